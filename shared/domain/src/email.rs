@@ -1,0 +1,83 @@
+//! E-mail addresses as account names.
+
+use std::{fmt, str::FromStr};
+
+use unicode_normalization::UnicodeNormalization as _;
+
+/// An address, normalized: trimmed, NFKC, lower case. Two spellings of one mailbox are one account.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(transparent)]
+pub struct Email(String);
+
+/// A text that cannot be an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("must be an e-mail address, like ada@example.com")]
+pub struct EmailError;
+
+impl Email {
+    /// The normalized address.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The part before the `@`.
+    #[must_use]
+    pub fn local_part(&self) -> &str {
+        self.0.rsplit_once('@').map_or("", |(local, _)| local)
+    }
+}
+
+impl FromStr for Email {
+    type Err = EmailError;
+
+    /// Accepts what a mail server could deliver to, no more: one `@` that splits a local part from
+    /// a domain with a dot, no white space or control characters, 254 bytes at most (RFC 5321, 4.5.3.1).
+    fn from_str(text: &str) -> Result<Self, EmailError> {
+        if text.len() > 1024 {
+            return Err(EmailError);
+        }
+        let normal = text.trim().nfkc().collect::<String>().to_lowercase();
+        let (local, domain) = normal.rsplit_once('@').ok_or(EmailError)?;
+        let bad = |c: char| c.is_whitespace() || c.is_control() || "<>()[]\\,;:\"#".contains(c);
+        let domain_ok = domain.split('.').count() >= 2
+            && domain.split('.').all(|label| {
+                !label.is_empty() && !label.starts_with('-') && !label.ends_with('-') && label.len() <= 63
+            })
+            && domain.chars().all(|c| c.is_alphanumeric() || c == '-' || c == '.');
+        if local.is_empty() || local.len() > 64 || local.contains('@') || normal.len() > 254 {
+            return Err(EmailError);
+        }
+        if !domain_ok || normal.contains(bad) {
+            return Err(EmailError);
+        }
+        Ok(Self(normal))
+    }
+}
+
+impl fmt::Display for Email {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_mailbox_has_one_spelling() {
+        let plain: Email = "ada@example.com".parse().unwrap();
+        for text in [" Ada@Example.COM ", "ＡＤＡ@example.com", "ada@EXAMPLE.com\n"] {
+            assert_eq!(text.parse::<Email>().unwrap(), plain, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn refuses_what_no_server_delivers() {
+        let long = format!("{}@example.com", "a".repeat(65));
+        for text in ["", "ada", "@example.com", "ada@", "ada@example", "a@b@c.com", "a b@c.com", "a\0@c.com", "a#b@c.com", "ada@-x.com", "ada@x..com", &long] {
+            assert!(text.parse::<Email>().is_err(), "{text:?} was taken");
+        }
+    }
+}

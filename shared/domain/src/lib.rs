@@ -1,0 +1,19 @@
+//! The rules of the product, without I/O.
+//!
+//! Nothing here awaits, reads the environment, knows AWS or HTTP. Ids, money, plans, the model
+//! catalogue and what a request costs are plain values, so every rule can be tested alone.
+
+pub mod catalogue;
+pub mod email;
+pub mod ids;
+pub mod metering;
+pub mod plans;
+pub mod roles;
+pub mod secret;
+pub mod time;
+pub mod usage;
+
+pub use email::Email;
+pub use ids::{KeyId, OrgId, RequestId, SessionId, UserId};
+pub use metering::{Amounts, Resource};
+pub use time::{Clock, Millis, Period, SystemClock};

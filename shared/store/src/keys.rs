@@ -1,0 +1,149 @@
+//! Every key of the table, in one place.
+//!
+//! | partition | sort | item |
+//! |---|---|---|
+//! | `T#<org>` | `ORG` | organization |
+//! | `T#<org>` | `METER` | what is left, requests in flight |
+//! | `T#<org>` | `MEMBER#<usr>` | role of a member |
+//! | `T#<org>` | `KEY#<key>` | API key, for lists |
+//! | `T#<org>` | `REC#<period>#<req>` | usage record, one per admitted request |
+//! | `T#<org>` | `ROLL#<day>#<model>#<key>#<member>#<operation>` | usage roll-up |
+//! | `T#<org>` | `CLOSE#<period>` | the meter as a period ended |
+//! | `T#<org>` | `AUDIT#<time>#<id>` | audit row |
+//! | `K#<sha256>` | `KEY` | API key, for authentication |
+//! | `U#<usr>` | `USER` | user |
+//! | `U#<usr>` | `ORG#<org>` | membership, from the user's side |
+//! | `U#<usr>` | `SES#<ses>` | session |
+//! | `E#<e-mail>` | `EMAIL` | who owns an address |
+//! | `SHARD#<nn>` | `T#<org>` | register of tenants, for work that visits all of them |
+//!
+//! Parts that come from outside are typed ids, checked names or hashes, so none can contain `#`.
+
+use std::collections::HashMap;
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use tenantry_domain::{Email, KeyId, OrgId, Period, RequestId, SessionId, UserId};
+
+use crate::{scope::TenantScope, usage::RollUpKey};
+
+pub(crate) const PK: &str = "pk";
+pub(crate) const SK: &str = "sk";
+
+/// How many shards the register of tenants has. Fixed: changing it needs a migration.
+pub(crate) const SHARDS: u8 = 16;
+
+/// A full primary key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Key {
+    pub(crate) pk: String,
+    pub(crate) sk: String,
+}
+
+impl Key {
+    fn new(pk: impl Into<String>, sk: impl Into<String>) -> Self {
+        Self { pk: pk.into(), sk: sk.into() }
+    }
+
+    pub(crate) fn attributes(&self) -> HashMap<String, AttributeValue> {
+        HashMap::from([
+            (PK.to_owned(), AttributeValue::S(self.pk.clone())),
+            (SK.to_owned(), AttributeValue::S(self.sk.clone())),
+        ])
+    }
+}
+
+pub(crate) fn tenant(scope: &TenantScope) -> String {
+    format!("T#{}", scope.org())
+}
+
+pub(crate) fn organization(scope: &TenantScope) -> Key {
+    Key::new(tenant(scope), "ORG")
+}
+
+pub(crate) fn meter(scope: &TenantScope) -> Key {
+    Key::new(tenant(scope), "METER")
+}
+
+pub(crate) fn member(scope: &TenantScope, user: &UserId) -> Key {
+    Key::new(tenant(scope), format!("MEMBER#{user}"))
+}
+
+pub(crate) const API_KEY_PREFIX: &str = "KEY#";
+
+pub(crate) fn api_key(scope: &TenantScope, key: &KeyId) -> Key {
+    Key::new(tenant(scope), format!("{API_KEY_PREFIX}{key}"))
+}
+
+pub(crate) fn api_key_lookup(hash: &str) -> Key {
+    Key::new(format!("K#{hash}"), "KEY")
+}
+
+pub(crate) fn record(scope: &TenantScope, period: Period, request: &RequestId) -> Key {
+    Key::new(tenant(scope), format!("{}{}", records_of(period), request.short()))
+}
+
+pub(crate) fn records_of(period: Period) -> String {
+    format!("REC#{period}#")
+}
+
+pub(crate) fn roll_up(scope: &TenantScope, key: &RollUpKey) -> Key {
+    let part = |id: Option<&str>| id.unwrap_or("-").to_owned();
+    let api_key = part(key.key.as_ref().map(KeyId::short));
+    let member = part(key.member.as_ref().map(UserId::short));
+    Key::new(
+        tenant(scope),
+        format!("{}{}#{api_key}#{member}#{}", roll_ups_from(&key.day), key.model, key.operation),
+    )
+}
+
+/// Roll-ups of `day` sort behind this.
+pub(crate) fn roll_ups_from(day: &str) -> String {
+    format!("ROLL#{day}#")
+}
+
+/// Roll-ups up to and with `day` sort before this: `$` follows `#`.
+pub(crate) fn roll_ups_to(day: &str) -> String {
+    format!("ROLL#{day}$")
+}
+
+pub(crate) fn closing(scope: &TenantScope, period: Period) -> Key {
+    Key::new(tenant(scope), format!("CLOSE#{period}"))
+}
+
+pub(crate) fn audit(scope: &TenantScope, at: i64, id: &str) -> Key {
+    Key::new(tenant(scope), format!("AUDIT#{at:015}#{id}"))
+}
+
+pub(crate) fn user(user: &UserId) -> Key {
+    Key::new(format!("U#{user}"), "USER")
+}
+
+pub(crate) const USER_ORG_PREFIX: &str = "ORG#";
+
+pub(crate) fn user_org(user: &UserId, org: &OrgId) -> Key {
+    Key::new(format!("U#{user}"), format!("{USER_ORG_PREFIX}{org}"))
+}
+
+pub(crate) fn user_partition(user: &UserId) -> String {
+    format!("U#{user}")
+}
+
+pub(crate) const SESSION_PREFIX: &str = "SES#";
+
+pub(crate) fn session(user: &UserId, session: &SessionId) -> Key {
+    Key::new(format!("U#{user}"), format!("{SESSION_PREFIX}{session}"))
+}
+
+pub(crate) fn email(email: &Email) -> Key {
+    Key::new(format!("E#{email}"), "EMAIL")
+}
+
+pub(crate) fn shard(number: u8) -> String {
+    format!("SHARD#{number:02}")
+}
+
+/// Where the register lists `org`. The last characters of an id are random, so shards fill evenly.
+pub(crate) fn registered(org: &OrgId) -> Key {
+    let number = org.as_str().bytes().rev().take(6).fold(0_u32, |sum, b| sum.wrapping_mul(31).wrapping_add(b.into()));
+    Key::new(shard((number % u32::from(SHARDS)) as u8), format!("T#{org}"))
+}

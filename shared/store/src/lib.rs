@@ -1,0 +1,71 @@
+//! Everything that is stored: one DynamoDB table, one file per aggregate.
+//!
+//! - Every key is made in `keys.rs`, nowhere else; the raw client is private to this crate.
+//! - Every function that touches a tenant's data takes a [`TenantScope`], which only authentication makes.
+//! - Times and ids come from the caller or the [`Clock`]; this crate writes them as they are.
+
+mod api_keys;
+mod db;
+mod error;
+mod expiry;
+mod item;
+mod keys;
+mod meter;
+mod organizations;
+mod scope;
+mod sessions;
+mod table;
+mod usage;
+mod users;
+
+use std::sync::Arc;
+
+use tenantry_domain::{Clock, Millis, plans::Plans};
+
+pub use api_keys::{ApiKey, NewApiKey};
+pub use error::{Result, StoreError};
+pub use meter::{Admission, Reservation, SettleOutcome};
+pub use organizations::{Membership, Organization};
+pub use scope::TenantScope;
+pub use sessions::{Device, Rotation, Session};
+pub use expiry::UNKNOWN_MODEL;
+pub use usage::{Page, RollUp, RollUpKey, Sums, WriteReport};
+pub use users::{NewUser, User};
+
+/// The store: cheap to clone, one per process.
+#[derive(Clone)]
+pub struct Store {
+    db: aws_sdk_dynamodb::Client,
+    table: Arc<str>,
+    plans: Plans,
+    clock: Arc<dyn Clock>,
+    guesses: Arc<meter::Guesses>,
+    key_cache: Arc<api_keys::KeyCache>,
+}
+
+impl Store {
+    /// A store over `table`, which [`create_table`](Self::create_table) or the deploy template made.
+    #[must_use]
+    pub fn new(db: aws_sdk_dynamodb::Client, table: &str, plans: Plans, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            db,
+            table: table.into(),
+            plans,
+            clock,
+            guesses: Arc::default(),
+            key_cache: Arc::default(),
+        }
+    }
+
+    /// The clock that every time stamp is read from.
+    #[must_use]
+    pub fn now(&self) -> Millis {
+        self.clock.now()
+    }
+
+    /// The plans that meters are filled from.
+    #[must_use]
+    pub const fn plans(&self) -> &Plans {
+        &self.plans
+    }
+}

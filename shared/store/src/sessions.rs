@@ -1,0 +1,191 @@
+//! Sessions: one row per login, one conditional update per rotation.
+//!
+//! A refresh token names its session and carries a counter (the token's MAC is made and checked in
+//! `web`). Counter equal: rotate. One behind: the answer to the last rotation was lost, so the caller
+//! gets the current token again. Further behind: the token was stolen or replayed, the session ends.
+
+use aws_sdk_dynamodb::types::{ReturnValue, ReturnValuesOnConditionCheckFailure};
+use tenantry_domain::{Millis, OrgId, SessionId, UserId, time::rfc3339};
+
+use crate::{
+    Store, TenantScope,
+    db::{Range, prefix_end},
+    error::{Result, StoreError},
+    item::{Item, NewItem, Reader, n},
+    keys,
+    table::TTL,
+};
+
+/// Where a login came from, as the client and the connection tell.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Device {
+    /// The client's name for the device.
+    pub id: Option<String>,
+    /// Name for people.
+    pub name: Option<String>,
+    /// Address of the login.
+    pub ip: Option<String>,
+    /// Its user agent.
+    pub user_agent: Option<String>,
+}
+
+/// A session as stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Session {
+    /// The session.
+    pub id: SessionId,
+    /// Whose it is.
+    pub user: UserId,
+    /// The organization it acts for.
+    pub org: OrgId,
+    /// Counter of the current refresh token.
+    pub counter: u64,
+    /// When it ends, whatever is done with it.
+    pub expires_at: Millis,
+    /// When it began.
+    pub created_at: Millis,
+    /// Where it began.
+    pub device: Device,
+}
+
+/// What became of a refresh.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Rotation {
+    /// Here is the session, with the counter that the new token carries.
+    Current(Session),
+    /// An old token came back; the session has been ended and an audit row written.
+    Replayed,
+    /// There is no such session (any more).
+    Gone,
+}
+
+impl Store {
+    /// Writes a new session.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn create_session(&self, session: &Session) -> Result<()> {
+        let device = &session.device;
+        let item = NewItem::at(&keys::session(&session.user, &session.id))
+            .text("org", session.org.as_str())
+            .text("session", session.id.as_str())
+            .text("user", session.user.as_str())
+            .number("counter", session.counter)
+            .number("expires_at", session.expires_at)
+            .number(TTL, session.expires_at.div_euclid(1000))
+            .number("created_at", session.created_at)
+            .optional("device_id", device.id.as_deref())
+            .optional("device_name", device.name.as_deref())
+            .optional("ip", device.ip.as_deref())
+            .optional("user_agent", device.user_agent.as_deref());
+        let put = self.db.put_item().table_name(&*self.table).set_item(Some(item.build()));
+        put.condition_expression("attribute_not_exists(pk)").send().await.map_err(StoreError::from_sdk)?;
+        Ok(())
+    }
+
+    /// Rotates the session's refresh token, whose counter was `presented`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn rotate_session(&self, user: &UserId, id: &SessionId, presented: u64) -> Result<Rotation> {
+        let now = self.now();
+        let key = keys::session(user, id);
+        let answer = self
+            .db
+            .update_item()
+            .table_name(&*self.table)
+            .set_key(Some(key.attributes()))
+            .update_expression("SET #counter = #counter + :one, last_used_at = :now")
+            .condition_expression("#counter = :presented AND expires_at > :now")
+            .expression_attribute_names("#counter", "counter")
+            .expression_attribute_values(":one", n(1))
+            .expression_attribute_values(":presented", n(presented))
+            .expression_attribute_values(":now", n(now))
+            .return_values(ReturnValue::AllNew)
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
+            .send()
+            .await;
+        let stored = match answer {
+            Ok(output) => return Ok(Rotation::Current(read_session(&output.attributes.unwrap_or_default())?)),
+            Err(error) => crate::meter::failed_condition(error)?,
+        };
+        let Some(stored) = stored else { return Ok(Rotation::Gone) };
+        let session = read_session(&stored)?;
+        if session.expires_at <= now {
+            return Ok(Rotation::Gone);
+        }
+        if session.counter == presented + 1 {
+            return Ok(Rotation::Current(session));
+        }
+        self.end_session(user, id).await?;
+        self.audit_replay(&session, now).await?;
+        Ok(Rotation::Replayed)
+    }
+
+    /// Whether the session exists and has not expired.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn session(&self, user: &UserId, id: &SessionId) -> Result<Option<Session>> {
+        let stored = self.get(&keys::session(user, id), true).await?;
+        let session = stored.map(|item| read_session(&item)).transpose()?;
+        Ok(session.filter(|session| session.expires_at > self.now()))
+    }
+
+    /// Ends one session. Ending one that is gone is fine.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn end_session(&self, user: &UserId, id: &SessionId) -> Result<()> {
+        let delete = self.db.delete_item().table_name(&*self.table);
+        let key = keys::session(user, id).attributes();
+        delete.set_key(Some(key)).send().await.map_err(StoreError::from_sdk)?;
+        Ok(())
+    }
+
+    /// The user's sessions, oldest first.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn sessions(&self, user: &UserId) -> Result<Vec<Session>> {
+        let (pk, to) = (keys::user_partition(user), prefix_end(keys::SESSION_PREFIX));
+        let range = Range { consistent: true, ..Range::between(&pk, keys::SESSION_PREFIX, &to) };
+        let items = self.all(range).await?;
+        let now = self.now();
+        let sessions = items.iter().map(read_session).collect::<Result<Vec<_>>>()?;
+        Ok(sessions.into_iter().filter(|session| session.expires_at > now).collect())
+    }
+
+    async fn audit_replay(&self, session: &Session, now: Millis) -> Result<()> {
+        // The session's own row proved that it acts for this organization.
+        let scope = TenantScope::of_session(session);
+        let item = NewItem::at(&keys::audit(&scope, now, session.id.short()))
+            .text("org", session.org.as_str())
+            .text("action", "session.replayed")
+            .text("actor", session.user.as_str())
+            .text("target", session.id.as_str())
+            .text("at", rfc3339(now));
+        let put = self.db.put_item().table_name(&*self.table).set_item(Some(item.build()));
+        put.send().await.map_err(StoreError::from_sdk)?;
+        Ok(())
+    }
+}
+
+fn read_session(item: &Item) -> Result<Session> {
+    let reader = Reader(item);
+    let text = |name| reader.optional_text(name).map(|text| text.map(ToOwned::to_owned));
+    Ok(Session {
+        id: reader.parsed("session")?,
+        user: reader.parsed("user")?,
+        org: reader.parsed("org")?,
+        counter: reader.number("counter")?,
+        expires_at: reader.number("expires_at")?,
+        created_at: reader.number("created_at")?,
+        device: Device {
+            id: text("device_id")?,
+            name: text("device_name")?,
+            ip: text("ip")?,
+            user_agent: text("user_agent")?,
+        },
+    })
+}

@@ -1,0 +1,122 @@
+//! Users: people, global, found by e-mail.
+
+use aws_sdk_dynamodb::types::{Put, TransactWriteItem};
+use tenantry_domain::{Email, Millis, OrgId, Period, UserId, metering::Meter, plans::Plan, roles::Role};
+
+use crate::{
+    Store, TenantScope,
+    db::{Transacted, build},
+    error::Result,
+    item::{Item, NewItem, Reader},
+    keys,
+    meter::new_meter,
+};
+
+/// A user as stored.
+#[derive(Clone, PartialEq, Eq)]
+pub struct User {
+    /// The person.
+    pub id: UserId,
+    /// Normalized address.
+    pub email: Email,
+    /// Argon2id in PHC string format.
+    pub password_hash: String,
+    /// Name for people.
+    pub full_name: Option<String>,
+    /// May not sign in any more.
+    pub disabled: bool,
+    /// When the user registered.
+    pub created_at: Millis,
+}
+
+/// A registration: a person, and the organization that is created with them.
+pub struct NewUser<'a> {
+    /// The person.
+    pub user: &'a User,
+    /// The organization's id.
+    pub org: &'a OrgId,
+    /// The organization's name.
+    pub org_name: &'a str,
+    /// The plan it starts on.
+    pub plan: &'a Plan,
+}
+
+impl Store {
+    /// Creates a user with an organization they own, its meter full. `false` when the address is taken;
+    /// then nothing was written.
+    ///
+    /// # Errors
+    /// [`StoreError`](crate::StoreError).
+    pub async fn create_user(&self, new: &NewUser<'_>) -> Result<bool> {
+        let (user, now) = (new.user, new.user.created_at);
+        let scope = TenantScope::new_tenant(new.org);
+        let email = NewItem::at(&keys::email(&user.email)).text("user", user.id.as_str());
+        let profile = NewItem::at(&keys::user(&user.id))
+            .text("user", user.id.as_str())
+            .text("email", user.email.as_str())
+            .text("password_hash", &user.password_hash)
+            .optional("full_name", user.full_name.as_deref())
+            .number("created_at", now);
+        let organization = NewItem::at(&keys::organization(&scope))
+            .text("org", new.org.as_str())
+            .text("name", new.org_name)
+            .number("keys", 0)
+            .number("created_at", now);
+        let member = |key| {
+            NewItem::at(&key)
+                .text("org", new.org.as_str())
+                .text("user", user.id.as_str())
+                .text("role", Role::Owner.name())
+                .number("created_at", now)
+                .build()
+        };
+        let registered = NewItem::at(&keys::registered(new.org)).text("org", new.org.as_str());
+        let items = [
+            email.build(),
+            profile.build(),
+            organization.build(),
+            member(keys::member(&scope, &user.id)),
+            member(keys::user_org(&user.id, new.org)),
+            new_meter(&scope, &Meter::new(new.plan, Period::of(now))),
+            registered.build(),
+        ];
+        let mut writes = vec![];
+        for item in items {
+            let put = Put::builder()
+                .table_name(&*self.table)
+                .set_item(Some(item))
+                .condition_expression("attribute_not_exists(pk)");
+            writes.push(TransactWriteItem::builder().put(build(put.build())?).build());
+        }
+        Ok(matches!(self.transact(writes).await?, Transacted::Done))
+    }
+
+    /// The user with this address.
+    ///
+    /// # Errors
+    /// [`StoreError`](crate::StoreError).
+    pub async fn user_by_email(&self, email: &Email) -> Result<Option<User>> {
+        let Some(owner) = self.get(&keys::email(email), true).await? else { return Ok(None) };
+        self.user(&Reader(&owner).parsed("user")?).await
+    }
+
+    /// The user.
+    ///
+    /// # Errors
+    /// [`StoreError`](crate::StoreError).
+    pub async fn user(&self, id: &UserId) -> Result<Option<User>> {
+        self.get(&keys::user(id), true).await?.map(|item| read_user(&item)).transpose()
+    }
+}
+
+fn read_user(item: &Item) -> Result<User> {
+    let reader = Reader(item);
+    Ok(User {
+        id: reader.parsed("user")?,
+        email: reader.parsed("email")?,
+        password_hash: reader.text("password_hash")?.to_owned(),
+        full_name: reader.optional_text("full_name")?.map(ToOwned::to_owned),
+        disabled: reader.flag("disabled"),
+        created_at: reader.number("created_at")?,
+    })
+}

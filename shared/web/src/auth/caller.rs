@@ -1,0 +1,145 @@
+//! The caller as a typed value. A handler that forgets to take one has no scope to hand to the store.
+
+use axum::extract::FromRef;
+use axum::extract::FromRequestParts;
+use http::{HeaderMap, header, request::Parts};
+use tenantry_domain::{
+    KeyId, SessionId, UserId,
+    roles::{Actor, Permission, Role},
+    secret::ApiKeySecret,
+};
+use tenantry_store::TenantScope;
+
+use super::Authenticator;
+use crate::error::{ApiError, Code};
+
+/// Who was authenticated.
+#[derive(Debug, Clone)]
+pub enum Identity {
+    /// A person with an access token.
+    User {
+        /// The person.
+        user: UserId,
+        /// The role in the organization.
+        role: Role,
+        /// The session.
+        session: SessionId,
+    },
+    /// A program with an API key.
+    Key {
+        /// The key.
+        key: KeyId,
+        /// The member who made it.
+        created_by: UserId,
+    },
+}
+
+/// An authenticated caller.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    scope: TenantScope,
+    identity: Identity,
+}
+
+impl Caller {
+    /// The tenant's scope, if the caller may do `permission` there.
+    ///
+    /// # Errors
+    /// 403 otherwise.
+    pub fn scope(&self, permission: Permission) -> Result<&TenantScope, ApiError> {
+        let (actor, help) = match &self.identity {
+            Identity::User { role, .. } => (Actor::User(*role), "Your role does not allow this; ask an owner or admin."),
+            Identity::Key { .. } => (Actor::Key, "An API key may not do this; sign in and use an access token."),
+        };
+        if actor.may(permission) { Ok(&self.scope) } else { Err(ApiError::new(Code::Forbidden, help)) }
+    }
+
+    /// Who it is.
+    #[must_use]
+    pub const fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// The signed-in person and their session.
+    ///
+    /// # Errors
+    /// 403 for an API key.
+    pub fn user(&self) -> Result<(&UserId, &SessionId), ApiError> {
+        match &self.identity {
+            Identity::User { user, session, .. } => Ok((user, session)),
+            Identity::Key { .. } => {
+                Err(ApiError::new(Code::Forbidden, "This is about a person; sign in and use an access token."))
+            }
+        }
+    }
+
+    /// The API key, when one was used.
+    #[must_use]
+    pub const fn key(&self) -> Option<&KeyId> {
+        match &self.identity {
+            Identity::Key { key, .. } => Some(key),
+            Identity::User { .. } => None,
+        }
+    }
+
+    /// The member that usage is booked on: the person, or whoever made the key.
+    #[must_use]
+    pub const fn member(&self) -> &UserId {
+        match &self.identity {
+            Identity::User { user, .. } => user,
+            Identity::Key { created_by, .. } => created_by,
+        }
+    }
+}
+
+impl<S> FromRequestParts<S> for Caller
+where
+    S: Send + Sync,
+    Authenticator: FromRef<S>,
+{
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let authenticator = Authenticator::from_ref(state);
+        let caller = authenticate(&authenticator, &parts.headers).await?;
+        // The access log names the tenant.
+        tracing::Span::current().record("org", caller.scope.org().as_str());
+        Ok(caller)
+    }
+}
+
+async fn authenticate(authenticator: &Authenticator, headers: &HeaderMap) -> Result<Caller, ApiError> {
+    let credential = credential(headers)?;
+    if credential.starts_with("wk_") {
+        // A wrong checksum is refused before any read.
+        let unknown = || {
+            ApiError::new(Code::InvalidApiKey, "This API key is not valid. It may be mistyped or revoked; create one in the console or with POST /api/v1/api-keys.")
+        };
+        let secret = ApiKeySecret::parse(credential).ok_or_else(unknown)?;
+        let key = authenticator.store.api_key_by_secret(&secret).await?.ok_or_else(unknown)?;
+        return Ok(Caller { scope: key.scope, identity: Identity::Key { key: key.id, created_by: key.created_by } });
+    }
+    let claims = authenticator.tokens.verify(credential, authenticator.store.now()).map_err(|error| {
+        tracing::debug!(%error, "an access token was refused");
+        // OpenAI's SDKs send any text as a key; this is what they get for one that is none of ours.
+        ApiError::new(Code::InvalidApiKey, "Neither a valid API key nor a valid access token. Sign in again, or use a key that starts with wk_.")
+    })?;
+    // The token's signature proves that auth issued it for this organization.
+    #[allow(clippy::disallowed_methods, reason = "this is authentication")]
+    let scope = TenantScope::authenticated(claims.org);
+    Ok(Caller { scope, identity: Identity::User { user: claims.sub, role: claims.role, session: claims.sid } })
+}
+
+fn credential(headers: &HeaderMap) -> Result<&str, ApiError> {
+    let missing = || {
+        ApiError::new(Code::Unauthenticated, "Send Authorization: Bearer followed by an API key or an access token, or X-API-Key.")
+    };
+    let text = |value: &'_ http::HeaderValue| value.to_str().ok().map(str::trim).filter(|text| !text.is_empty()).map(str::len).is_some();
+    if let Some(value) = headers.get(header::AUTHORIZATION).filter(|value| text(value)) {
+        let value = value.to_str().map_err(|_| missing())?.trim();
+        let (scheme, credential) = value.split_once(' ').ok_or_else(missing)?;
+        return if scheme.eq_ignore_ascii_case("bearer") { Ok(credential.trim()) } else { Err(missing()) };
+    }
+    let key = headers.get("x-api-key").and_then(|value| value.to_str().ok()).map(str::trim);
+    key.filter(|key| !key.is_empty()).ok_or_else(missing)
+}

@@ -1,0 +1,164 @@
+//! Extractors whose errors name the field, in the one error type.
+
+use std::str::FromStr;
+
+use axum::{
+    body::Bytes,
+    extract::{FromRequest, FromRequestParts, Request},
+};
+use http::{HeaderMap, header, request::Parts};
+use serde::de::DeserializeOwned;
+
+use crate::error::{ApiError, Code};
+
+/// A JSON body. Unknown fields are up to `T`; most types deny them.
+pub struct Json<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        require_json(request.headers())?;
+        parse(&body(request, state).await?).map(Self)
+    }
+}
+
+/// The whole body, within the router's limit.
+///
+/// # Errors
+/// 413 over the limit, 400 when the connection broke.
+pub async fn body<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, ApiError> {
+    Bytes::from_request(request, state).await.map_err(|rejection| {
+        if rejection.status() == http::StatusCode::PAYLOAD_TOO_LARGE {
+            ApiError::new(Code::BodyTooLarge, "The body is larger than this route takes.")
+        } else {
+            ApiError::new(Code::InvalidBody, "The body ended early.")
+        }
+    })
+}
+
+/// Refuses what is not plain JSON before a byte of it is parsed; compressed bodies would let a few
+/// kilobytes become gigabytes.
+///
+/// # Errors
+/// 415.
+pub fn require_json(headers: &HeaderMap) -> Result<(), ApiError> {
+    let text = |name| headers.get(name).and_then(|value: &http::HeaderValue| value.to_str().ok()).unwrap_or("");
+    let kind = text(header::CONTENT_TYPE).split(';').next().unwrap_or("").trim();
+    if !kind.eq_ignore_ascii_case("application/json") {
+        return Err(ApiError::new(Code::UnsupportedMediaType, "Send JSON with content-type: application/json."));
+    }
+    if !matches!(text(header::CONTENT_ENCODING).trim(), "" | "identity") {
+        return Err(ApiError::new(Code::UnsupportedMediaType, "Send the body uncompressed."));
+    }
+    Ok(())
+}
+
+/// Parses JSON; an error names the field by its JSON pointer.
+///
+/// # Errors
+/// 400 for what is not JSON, 400 for an unknown or missing field or a wrong type, 422 for a value that
+/// the field's own type refuses.
+pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+    let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+        let pointer = pointer(error.path());
+        let inner = error.into_inner();
+        let code = match inner.classify() {
+            // A custom error of a field's own type: the JSON is fine, the value is not.
+            serde_json::error::Category::Data if !is_shape(&inner.to_string()) => Code::InvalidValue,
+            _ => Code::InvalidBody,
+        };
+        let text = inner.to_string();
+        let detail = text.split(" at line ").next().unwrap_or(&text).to_owned();
+        if pointer.is_empty() { ApiError::new(code, format!("The body: {text}.")) } else { ApiError::field(code, pointer, detail) }
+    })?;
+    deserializer.end().map_err(|_| ApiError::new(Code::InvalidBody, "The body goes on behind the JSON value."))?;
+    Ok(value)
+}
+
+/// Whether serde complains about the shape of the body and not about a value.
+fn is_shape(message: &str) -> bool {
+    ["invalid type", "missing field", "unknown field", "duplicate field", "invalid length"]
+        .iter()
+        .any(|start| message.starts_with(start))
+}
+
+fn pointer(path: &serde_path_to_error::Path) -> String {
+    use serde_path_to_error::Segment;
+    let mut pointer = String::new();
+    for segment in path {
+        match segment {
+            Segment::Seq { index } => pointer.push_str(&format!("/{index}")),
+            Segment::Map { key } => pointer.push_str(&format!("/{}", key.replace('~', "~0").replace('/', "~1"))),
+            Segment::Enum { .. } | Segment::Unknown => {}
+        }
+    }
+    pointer
+}
+
+/// A path parameter. One that is not even well-formed names nothing, so it is a 404 like any unknown id.
+pub struct Path<T>(pub T);
+
+impl<S: Send + Sync, T: FromStr + Send> FromRequestParts<S> for Path<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let axum::extract::Path(text) = axum::extract::Path::<String>::from_request_parts(parts, state)
+            .await
+            .map_err(|_| ApiError::not_found())?;
+        text.parse().map(Self).map_err(|_| ApiError::not_found())
+    }
+}
+
+/// Query parameters.
+pub struct Query<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        match axum::extract::Query::<T>::from_request_parts(parts, state).await {
+            Ok(axum::extract::Query(query)) => Ok(Self(query)),
+            Err(rejection) => {
+                let text = rejection.body_text();
+                let detail = text.rsplit_once("string: ").map_or(text.as_str(), |(_, detail)| detail);
+                Err(ApiError::new(Code::InvalidParameter, format!("query: {detail}")))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Body {
+        #[allow(dead_code)]
+        name: String,
+        #[allow(dead_code)]
+        list: Vec<u8>,
+    }
+
+    #[test]
+    fn errors_name_the_field() {
+        for (text, code, says) in [
+            ("{", Code::InvalidBody, "EOF"),
+            ("[]", Code::InvalidBody, "invalid"),
+            (r#"{"name":1,"list":[]}"#, Code::InvalidBody, "name"),
+            (r#"{"name":"a","list":[1,-1]}"#, Code::InvalidValue, "list.1"),
+            (r#"{"name":"a","list":[],"x":1}"#, Code::InvalidBody, "x"),
+            (r#"{"name":"a","list":[]} x"#, Code::InvalidBody, "behind"),
+            ("{\"name\":\"\u{fffd}", Code::InvalidBody, "EOF"),
+        ] {
+            let error = parse::<Body>(text.as_bytes()).unwrap_err();
+            assert_eq!(error.code(), code, "{text}");
+            assert!(error.to_problem("").detail.contains(says), "{text}: {error:?}");
+        }
+        let deep = "[".repeat(100_000);
+        assert_eq!(parse::<serde_json::Value>(deep.as_bytes()).unwrap_err().code(), Code::InvalidBody);
+        assert_eq!(parse::<Body>(b"{\"name\":\"\xff\",\"list\":[]}").unwrap_err().code(), Code::InvalidBody);
+    }
+}

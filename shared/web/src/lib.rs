@@ -1,0 +1,20 @@
+//! What every HTTP function shares: errors, extractors, callers, request ids, logs and `serve()`.
+//!
+//! - A handler returns `Result<_, ApiError>`; [`router::finish`] writes errors in the shape its routes use.
+//! - A handler takes a [`Caller`] and asks it for a scope, naming the permission it needs.
+//! - [`extract`] has the body, path and query extractors whose errors name the field.
+//! - [`config::Env`] is the only place that reads the environment.
+
+pub mod auth;
+pub mod config;
+pub mod cursor;
+pub mod error;
+pub mod extract;
+pub mod queue;
+pub mod router;
+pub mod serve;
+pub mod telemetry;
+
+pub use auth::{Authenticator, Caller};
+pub use error::{ApiError, Code};
+pub use extract::{Json, Path, Query};
