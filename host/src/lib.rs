@@ -1,1 +1,265 @@
-//! tenantry-host
+//! The whole platform in one process: every function's router on one port, an embedded DynamoDB, the
+//! usage queue with its consumer, and the timers that run on a schedule when deployed.
+
+pub mod demo;
+pub mod docs;
+pub mod dynamodb;
+pub mod queue;
+mod secrets;
+mod timers;
+
+use std::{future::Future, path::PathBuf, sync::Arc, time::Duration};
+
+use axum::{Router, routing::get};
+use tenantry_auth::Hasher;
+use tenantry_domain::{Clock, SystemClock, plans::Plans};
+use tenantry_store::{Store, StoreError};
+use tenantry_web::{
+    auth::{Authenticator, RefreshTokens, TokenVerifier, VerifyError},
+    config::{ConfigError, Env},
+    router::{BODY_LIMIT, ErrorShape, around, not_found},
+};
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+
+use crate::{
+    dynamodb::{Capacity, Embedded},
+    queue::LocalQueue,
+    secrets::Secrets,
+};
+
+pub use docs::openapi;
+
+/// Name of the table in the embedded engine.
+const TABLE: &str = "tenantry";
+/// Issuer of the access tokens of a laptop.
+const ISSUER: &str = "tenantry-host";
+/// How long a shutdown waits for answers in flight.
+const DRAIN: Duration = Duration::from_secs(30);
+
+/// Where a platform keeps its data, and what it is made of.
+pub struct Options {
+    /// Folder for data and keys; `None` keeps everything in memory.
+    pub data_dir: Option<PathBuf>,
+    /// The plans.
+    pub plans: Plans,
+    /// Vendors' keys and the like. See `infra/catalogue.toml`.
+    pub env: Env,
+    /// Where "now" comes from.
+    pub clock: Arc<dyn Clock>,
+    /// Counts DynamoDB capacity, when given.
+    pub capacity: Option<Arc<Capacity>>,
+    /// Whether the queue's consumer and the timers run. Without them usage waits for
+    /// [`Platform::quiesce`], which is what a test wants that counts.
+    pub background: bool,
+}
+
+impl Options {
+    /// Everything in memory, on the machine's clock.
+    #[must_use]
+    pub fn in_memory(plans: Plans, env: Env) -> Self {
+        Self { data_dir: None, plans, env, clock: Arc::new(SystemClock), capacity: None, background: true }
+    }
+}
+
+/// Why the platform cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    /// A variable is missing or wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The data folder cannot be used.
+    #[error("{path}: {why}")]
+    Data {
+        /// The file or folder.
+        path: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// The engine does not work.
+    #[error("the embedded database: {0}")]
+    Database(String),
+    /// The store does not work.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The keys do not work.
+    #[error("signing keys: {0}")]
+    Keys(#[from] VerifyError),
+    /// The port cannot be served.
+    #[error("the server stopped: {0}")]
+    Serve(#[from] std::io::Error),
+    /// The demo organization could not be made.
+    #[error("the demo organization: {0}")]
+    Demo(String),
+}
+
+impl HostError {
+    fn data(path: &std::path::Path, why: impl ToString) -> Self {
+        Self::Data { path: path.display().to_string(), why: why.to_string() }
+    }
+}
+
+/// The platform, ready to serve.
+pub struct Platform {
+    store: Store,
+    queue: LocalQueue,
+    hasher: Hasher,
+    chat: tenantry_chat::State,
+    router: Router,
+    stop: watch::Sender<bool>,
+    workers: Vec<JoinHandle<()>>,
+    /// Held for as long as the platform lives, so that no second one opens the same data.
+    _lock: Option<std::fs::File>,
+}
+
+impl Platform {
+    /// Opens the data, makes the table if need be, and starts queue and timers.
+    ///
+    /// # Errors
+    /// [`HostError`].
+    pub async fn start(options: Options) -> Result<Self, HostError> {
+        let Options { data_dir, plans, env, clock, capacity, background } = options;
+        let lock = data_dir.as_deref().map(secrets::lock).transpose()?;
+        let secrets = Secrets::load(data_dir.as_deref())?;
+        let engine = match &data_dir {
+            Some(folder) => Embedded::on_file(&folder.join("dynamodb.sqlite")),
+            None => Embedded::in_memory(),
+        };
+        let mut engine = engine.map_err(|error| HostError::Database(error.to_string()))?;
+        if let Some(capacity) = capacity {
+            engine = engine.with_capacity(capacity);
+        }
+        let queue_file = data_dir.as_deref().map(|folder| folder.join("queue.sqlite"));
+        let queue = LocalQueue::open(queue_file.as_deref()).map_err(|error| HostError::Database(error.to_string()))?;
+
+        let store = Store::new(engine.client(), TABLE, plans, clock);
+        store.create_table().await?;
+        let signing = secrets.signing_key(ISSUER)?;
+        let tokens = Arc::new(TokenVerifier::from_jwks(&signing.jwks(), ISSUER)?);
+        let authenticator = Authenticator { store: store.clone(), tokens };
+        let env = env.with_defaults([("SANDBOX_MODELS", "true"), ("ALLOW_PRIVATE_UPSTREAMS", "true")]);
+        let models = tenantry_chat::Models::from_env(&env)?;
+        let waits = tenantry_chat::Waits::from_env(&env)?;
+        let refresh_tokens = RefreshTokens::new(secrets.secret_key());
+        let hasher = Hasher::default();
+        let auth = tenantry_auth::State::new(
+            store.clone(),
+            authenticator.clone(),
+            Arc::new(signing),
+            refresh_tokens,
+            hasher.clone(),
+        );
+        let chat = tenantry_chat::State::new(authenticator.clone(), Arc::new(queue.clone()), models, waits);
+        let routes = [
+            tenantry_auth::router(auth),
+            tenantry_tenants::router(tenantry_tenants::State::new(
+                store.clone(),
+                authenticator.clone(),
+                secrets.secret_key(),
+            )),
+            tenantry_usage::router(tenantry_usage::State::new(store.clone(), authenticator, secrets.secret_key())),
+            tenantry_chat::router(chat.clone()),
+            around(docs::router(), ErrorShape::Problem, BODY_LIMIT),
+        ];
+        let own = Router::new().route("/healthz", get(|| async { "ok" })).fallback(not_found);
+        let router = routes.into_iter().fold(around(own, ErrorShape::Problem, BODY_LIMIT), Router::merge);
+
+        let (stop, stopped) = watch::channel(false);
+        let mut workers = vec![];
+        if background {
+            workers.push(tokio::spawn(queue.clone().run(store.clone(), stopped.clone())));
+            workers.push(tokio::spawn(timers::run(store.clone(), engine, stopped)));
+        }
+        Ok(Self { store, queue, hasher, chat, router, stop, workers, _lock: lock })
+    }
+
+    /// All routes.
+    #[must_use]
+    pub fn router(&self) -> Router {
+        self.router.clone()
+    }
+
+    /// The store.
+    #[must_use]
+    pub const fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The usage queue.
+    #[must_use]
+    pub const fn queue(&self) -> &LocalQueue {
+        &self.queue
+    }
+
+    /// What hashes the passwords of new users.
+    #[must_use]
+    pub const fn hasher(&self) -> &Hasher {
+        &self.hasher
+    }
+
+    /// Names of the models that can be called, by name.
+    #[must_use]
+    pub fn models(&self) -> Vec<String> {
+        self.chat.models().available().map(|model| model.id.clone()).collect()
+    }
+
+    /// Waits until every call in flight has been settled, then writes all usage there is.
+    ///
+    /// # Errors
+    /// When the queue cannot be read.
+    pub async fn quiesce(&self) -> Result<(), HostError> {
+        self.chat.drained().await;
+        let failed = |error: rusqlite::Error| HostError::Database(error.to_string());
+        while self.queue.deliver(&self.store).await.map_err(failed)? != (0, 0) {}
+        Ok(())
+    }
+
+    /// Settles the expired holds of every tenant, as the timer does.
+    pub async fn sweep(&self) {
+        timers::sweep(&self.store).await;
+    }
+
+    /// Serves on `listener` until `shutdown` resolves, then lets what is in flight end, and writes all
+    /// usage before it returns.
+    ///
+    /// # Errors
+    /// When the listener fails.
+    pub async fn serve(
+        self,
+        listener: TcpListener,
+        shutdown: impl Future<Output = ()> + Send + 'static,
+    ) -> Result<(), HostError> {
+        use axum::serve::ListenerExt as _;
+        // Chunks of a stream are small; waiting for more of them (Nagle) would hold them back.
+        let listener = listener.tap_io(|socket| {
+            let _ = socket.set_nodelay(true);
+        });
+        let (begin, begun) = watch::channel(false);
+        let signal = async move {
+            shutdown.await;
+            let _ = begin.send(true);
+        };
+        let serving = axum::serve(listener, self.router.clone()).with_graceful_shutdown(signal).into_future();
+        let overtime = async {
+            let mut begun = begun;
+            let _ = begun.wait_for(|begun| *begun).await;
+            tokio::time::sleep(DRAIN).await;
+        };
+        tokio::select! {
+            served = serving => served?,
+            () = overtime => tracing::warn!("answers in flight were cut off after {} s", DRAIN.as_secs()),
+        }
+        self.stop().await;
+        Ok(())
+    }
+
+    /// Waits for calls in flight to be settled and for all usage to be written, then stops the workers.
+    pub async fn stop(self) {
+        if tokio::time::timeout(DRAIN, self.chat.drained()).await.is_err() {
+            tracing::warn!("calls were still in flight; their holds will expire");
+        }
+        let _ = self.stop.send(true);
+        for worker in self.workers {
+            let _ = worker.await;
+        }
+    }
+}

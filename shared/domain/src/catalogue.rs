@@ -239,7 +239,8 @@ mod tests {
     #[test]
     fn a_wrong_catalogue_names_what_is_wrong() {
         let vendor = "[[vendor]]\nid='v'\nname='V'\nbase_url='https://v'\nbase_url_env='A'\napi_key_env='B'\n";
-        let model = "[[model]]\nid='m'\nvendor='v'\nkind='chat'\ncontext_tokens=1\nmax_output_tokens=1\ncost={input=1}\n";
+        let model =
+            "[[model]]\nid='m'\nvendor='v'\nkind='chat'\ncontext_tokens=1\nmax_output_tokens=1\ncost={input=1}\n";
         assert!(Catalogue::parse(&format!("{vendor}{model}")).is_ok());
         for (text, says) in [
             (format!("{vendor}{model}{model}"), "twice"),

@@ -141,8 +141,9 @@ impl Store {
     /// [`StoreError`](crate::StoreError).
     pub async fn api_keys(&self, scope: &TenantScope, limit: u16, cursor: Option<&str>) -> Result<Page<ApiKey>> {
         let (pk, to) = (keys::tenant(scope), prefix_end(keys::API_KEY_PREFIX));
-        let range = Range { cursor, limit: limit.into(), consistent: true, ..Range::between(&pk, keys::API_KEY_PREFIX, &to) };
-        let (items, next) = self.page(range).await?;
+        let range =
+            Range { cursor, limit: limit.into(), consistent: true, ..Range::between(&pk, keys::API_KEY_PREFIX, &to) };
+        let (items, next) = self.page_ahead(range).await?;
         Ok(Page { items: items.iter().map(read_key).collect::<Result<_>>()?, next })
     }
 

@@ -97,6 +97,18 @@ impl Store {
         Ok((output.items.unwrap_or_default(), next))
     }
 
+    /// A page as lists show it: it looks one item ahead, so there is a cursor only where there is more.
+    pub(crate) async fn page_ahead(&self, range: Range<'_>) -> Result<(Vec<Item>, Option<String>)> {
+        let (mut items, mut next) = self.page(Range { limit: range.limit + 1, ..range }).await?;
+        let wanted = usize::try_from(range.limit).unwrap_or(0);
+        if items.len() > wanted {
+            items.truncate(wanted);
+            next = items.last().and_then(|item| item.get(SK)?.as_s().ok()).cloned();
+        }
+        // Fewer, and still a cursor: DynamoDB cut the page by size, and the cursor says where.
+        Ok((items, next))
+    }
+
     /// Every item of a range that is known to be short.
     pub(crate) async fn all(&self, range: Range<'_>) -> Result<Vec<Item>> {
         let mut items = vec![];

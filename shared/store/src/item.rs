@@ -80,9 +80,9 @@ impl Reader<'_> {
     pub(crate) fn optional_number<T: std::str::FromStr>(&self, name: &str) -> Result<Option<T>> {
         match self.0.get(name) {
             None => Ok(None),
-            Some(value) => Ok(Some(
-                parse_number(value).ok_or_else(|| self.corrupt(format!("{name} is not a fitting number")))?,
-            )),
+            Some(value) => {
+                Ok(Some(parse_number(value).ok_or_else(|| self.corrupt(format!("{name} is not a fitting number")))?))
+            }
         }
     }
 

@@ -90,10 +90,7 @@ pub(crate) fn roll_up(scope: &TenantScope, key: &RollUpKey) -> Key {
     let part = |id: Option<&str>| id.unwrap_or("-").to_owned();
     let api_key = part(key.key.as_ref().map(KeyId::short));
     let member = part(key.member.as_ref().map(UserId::short));
-    Key::new(
-        tenant(scope),
-        format!("{}{}#{api_key}#{member}#{}", roll_ups_from(&key.day), key.model, key.operation),
-    )
+    Key::new(tenant(scope), format!("{}{}#{api_key}#{member}#{}", roll_ups_from(&key.day), key.model, key.operation))
 }
 
 /// Roll-ups of `day` sort behind this.

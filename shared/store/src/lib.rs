@@ -24,11 +24,11 @@ use tenantry_domain::{Clock, Millis, plans::Plans};
 
 pub use api_keys::{ApiKey, NewApiKey};
 pub use error::{Result, StoreError};
+pub use expiry::UNKNOWN_MODEL;
 pub use meter::{Admission, Reservation, SettleOutcome};
-pub use organizations::{Membership, Organization};
+pub use organizations::{MemberOf, Membership, Organization};
 pub use scope::TenantScope;
 pub use sessions::{Device, Rotation, Session};
-pub use expiry::UNKNOWN_MODEL;
 pub use usage::{Page, RollUp, RollUpKey, Sums, WriteReport};
 pub use users::{NewUser, User};
 
@@ -47,14 +47,7 @@ impl Store {
     /// A store over `table`, which [`create_table`](Self::create_table) or the deploy template made.
     #[must_use]
     pub fn new(db: aws_sdk_dynamodb::Client, table: &str, plans: Plans, clock: Arc<dyn Clock>) -> Self {
-        Self {
-            db,
-            table: table.into(),
-            plans,
-            clock,
-            guesses: Arc::default(),
-            key_cache: Arc::default(),
-        }
+        Self { db, table: table.into(), plans, clock, guesses: Arc::default(), key_cache: Arc::default() }
     }
 
     /// The clock that every time stamp is read from.

@@ -3,7 +3,7 @@
 use tenantry_domain::{Millis, OrgId, UserId, roles::Role};
 
 use crate::{
-    Store, TenantScope,
+    Page, Store, TenantScope,
     db::{Range, prefix_end},
     error::Result,
     item::{Item, Reader},
@@ -28,6 +28,24 @@ pub struct Membership {
     pub org: OrgId,
     /// The role in it.
     pub role: Role,
+}
+
+/// An organization as one of its members sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemberOf {
+    /// The organization.
+    pub organization: Organization,
+    /// The member's role in it.
+    pub role: Role,
+    scope: TenantScope,
+}
+
+impl MemberOf {
+    /// The organization's scope, which the membership row proves the member's right to.
+    #[must_use]
+    pub const fn scope(&self) -> &TenantScope {
+        &self.scope
+    }
 }
 
 impl Store {
@@ -56,6 +74,42 @@ impl Store {
     /// [`StoreError`](crate::StoreError).
     pub async fn membership(&self, user: &UserId, org: &OrgId) -> Result<Option<Membership>> {
         self.get(&keys::user_org(user, org), true).await?.map(|item| read_membership(&item)).transpose()
+    }
+
+    /// `org` as its member `user` sees it. `None` when the user does not belong to it, which is also the
+    /// answer for one that never existed.
+    ///
+    /// # Errors
+    /// [`StoreError`](crate::StoreError).
+    pub async fn organization_of(&self, user: &UserId, org: &OrgId) -> Result<Option<MemberOf>> {
+        match self.membership(user, org).await? {
+            Some(membership) => self.as_member(membership).await,
+            None => Ok(None),
+        }
+    }
+
+    /// The organizations that `user` belongs to, oldest first.
+    ///
+    /// # Errors
+    /// [`StoreError`](crate::StoreError); `BadCursor` for a cursor of another list.
+    pub async fn organizations_of(&self, user: &UserId, limit: u16, cursor: Option<&str>) -> Result<Page<MemberOf>> {
+        let (pk, to) = (keys::user_partition(user), prefix_end(keys::USER_ORG_PREFIX));
+        let between = Range::between(&pk, keys::USER_ORG_PREFIX, &to);
+        let (items, next) = self.page_ahead(Range { cursor, limit: limit.into(), consistent: true, ..between }).await?;
+        let mut organizations = vec![];
+        for item in &items {
+            // A membership whose organization is being deleted is not shown.
+            organizations.extend(self.as_member(read_membership(item)?).await?);
+        }
+        Ok(Page { items: organizations, next })
+    }
+
+    async fn as_member(&self, membership: Membership) -> Result<Option<MemberOf>> {
+        let scope = TenantScope::of_membership(&membership);
+        // Consistent: right after registering, an answer without the organization would be wrong.
+        let stored = self.get(&keys::organization(&scope), true).await?;
+        let organization = stored.map(|item| read_organization(&item)).transpose()?;
+        Ok(organization.map(|organization| MemberOf { organization, role: membership.role, scope }))
     }
 }
 

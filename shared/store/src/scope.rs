@@ -2,7 +2,7 @@
 
 use tenantry_domain::OrgId;
 
-use crate::sessions::Session;
+use crate::{organizations::Membership, sessions::Session};
 
 /// One tenant's data, and the right to touch it. There is no other way to a tenant's keys, so a missing
 /// check is a missing argument.
@@ -34,6 +34,11 @@ impl TenantScope {
     /// A session's row names the tenant it acts for.
     pub(crate) fn of_session(session: &Session) -> Self {
         Self { org: session.org.clone() }
+    }
+
+    /// A membership row names the tenant that its user may act in.
+    pub(crate) fn of_membership(membership: &Membership) -> Self {
+        Self { org: membership.org.clone() }
     }
 
     /// A tenant that is being created has nothing to protect yet.

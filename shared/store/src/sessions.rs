@@ -23,6 +23,10 @@ pub struct Device {
     pub id: Option<String>,
     /// Name for people.
     pub name: Option<String>,
+    /// Its kind in the client's words, like `phone`.
+    pub kind: Option<String>,
+    /// Version of the client's program.
+    pub app_version: Option<String>,
     /// Address of the login.
     pub ip: Option<String>,
     /// Its user agent.
@@ -50,6 +54,7 @@ pub struct Session {
 
 /// What became of a refresh.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(clippy::large_enum_variant, reason = "one is made per refresh, and read at once")]
 pub enum Rotation {
     /// Here is the session, with the counter that the new token carries.
     Current(Session),
@@ -76,10 +81,14 @@ impl Store {
             .number("created_at", session.created_at)
             .optional("device_id", device.id.as_deref())
             .optional("device_name", device.name.as_deref())
+            .optional("device_type", device.kind.as_deref())
+            .optional("app_version", device.app_version.as_deref())
             .optional("ip", device.ip.as_deref())
             .optional("user_agent", device.user_agent.as_deref());
+        // No condition: the id is new, and the SDK's own retry of a write whose answer was lost must not
+        // fail on the row that this very login wrote.
         let put = self.db.put_item().table_name(&*self.table).set_item(Some(item.build()));
-        put.condition_expression("attribute_not_exists(pk)").send().await.map_err(StoreError::from_sdk)?;
+        put.send().await.map_err(StoreError::from_sdk)?;
         Ok(())
     }
 
@@ -184,6 +193,8 @@ fn read_session(item: &Item) -> Result<Session> {
         device: Device {
             id: text("device_id")?,
             name: text("device_name")?,
+            kind: text("device_type")?,
+            app_version: text("app_version")?,
             ip: text("ip")?,
             user_agent: text("user_agent")?,
         },

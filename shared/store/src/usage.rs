@@ -271,7 +271,7 @@ impl Store {
         let (pk, from) = (keys::tenant(scope), keys::records_of(period));
         let to = prefix_end(&from);
         let range = Range { cursor, limit: limit.into(), newest_first: true, ..Range::between(&pk, &from, &to) };
-        let (items, next) = self.page(range).await?;
+        let (items, next) = self.page_ahead(range).await?;
         Ok(Page { items: items.iter().map(read_record).collect::<Result<_>>()?, next })
     }
 
@@ -335,7 +335,8 @@ fn read_record(item: &Item) -> Result<UsageEvent> {
     let sort_key = reader.text(keys::SK)?;
     let mut parts = sort_key.split('#').skip(1);
     let period: Period = parts.next().and_then(|p| p.parse().ok()).ok_or_else(|| reader.corrupt("bad sort key"))?;
-    let id = parts.next().and_then(|id| RequestId::from_short(id).ok()).ok_or_else(|| reader.corrupt("bad sort key"))?;
+    let id =
+        parts.next().and_then(|id| RequestId::from_short(id).ok()).ok_or_else(|| reader.corrupt("bad sort key"))?;
     let sums = read_sums(&reader);
     let word = |name: &'static str| reader.text(name);
     Ok(UsageEvent {

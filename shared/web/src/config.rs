@@ -65,6 +65,18 @@ impl Env {
     }
 }
 
+impl Env {
+    /// The same with values for variables that are not set.
+    #[must_use]
+    pub fn with_defaults<const N: usize>(mut self, defaults: [(&str, &str); N]) -> Self {
+        let variables = Arc::make_mut(&mut self.0);
+        for (name, value) in defaults {
+            variables.entry(name.to_owned()).or_insert_with(|| value.to_owned());
+        }
+        self
+    }
+}
+
 impl FromIterator<(String, String)> for Env {
     fn from_iter<I: IntoIterator<Item = (String, String)>>(variables: I) -> Self {
         Self(Arc::new(variables.into_iter().collect()))

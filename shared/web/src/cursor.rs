@@ -1,6 +1,7 @@
 //! Cursors of lists: opaque, authenticated and bound to tenant and list.
 
 use data_encoding::BASE64URL_NOPAD;
+use serde::{Deserialize, Deserializer};
 
 use crate::{
     auth::MacKey,
@@ -8,6 +9,27 @@ use crate::{
 };
 
 const MAC_LEN: usize = 16;
+
+/// The purpose that cursors' [`MacKey`] is derived for.
+pub const CURSOR_KEY: &str = "cursor";
+
+/// `limit` of a list: how many items a page has at most, 1 to 100, 50 when left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PageLimit(pub u16);
+
+impl Default for PageLimit {
+    fn default() -> Self {
+        Self(50)
+    }
+}
+
+impl<'de> Deserialize<'de> for PageLimit {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        let number = text.parse().ok().filter(|number| (1..=100).contains(number));
+        number.map(Self).ok_or_else(|| serde::de::Error::custom("must be a whole number from 1 to 100"))
+    }
+}
 
 /// Seals and opens cursors of one list of one tenant.
 pub struct Cursors<'a> {

@@ -338,9 +338,7 @@ impl From<StoreError> for ApiError {
                 Self::new(Code::Unavailable, "The database is not answering. Nothing was changed; try again.")
                     .retry_after(Duration::from_secs(1))
             }
-            StoreError::BadCursor => {
-                Self::new(Code::InvalidParameter, "cursor: not one that this list handed out")
-            }
+            StoreError::BadCursor => Self::new(Code::InvalidParameter, "cursor: not one that this list handed out"),
             StoreError::Corrupt { .. } => Self::internal(""),
         };
         api.internal = Some(error.to_string());
@@ -363,18 +361,19 @@ impl From<Refusal> for ApiError {
             .waiting_is_useless(),
             Refusal::OutOfCredits { left, needed } => Self::new(
                 Code::InsufficientCredits,
-                format!("This request may cost {needed} micro-credits and {left} are left. Buy credits, or ask for less."),
+                format!(
+                    "This request may cost {needed} micro-credits and {left} are left. Buy credits, or ask for less."
+                ),
             ),
             Refusal::TooManyInFlight { limit } => Self::new(
                 Code::TooManyInFlight,
                 format!("{limit} requests are in flight, as many as the plan allows. Try again when one has ended."),
             )
             .retry_after(Duration::from_secs(1)),
-            Refusal::RateLimited { retry_after } => Self::new(
-                Code::RateLimited,
-                format!("Faster than the plan's rate. Try again in {retry_after} ms."),
-            )
-            .retry_after(Duration::from_millis(retry_after.unsigned_abs())),
+            Refusal::RateLimited { retry_after } => {
+                Self::new(Code::RateLimited, format!("Faster than the plan's rate. Try again in {retry_after} ms."))
+                    .retry_after(Duration::from_millis(retry_after.unsigned_abs()))
+            }
         }
     }
 }

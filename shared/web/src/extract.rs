@@ -23,6 +23,47 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
     }
 }
 
+/// A JSON body that may be left out; then it is the default.
+pub struct OptionalJson<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned + Default> FromRequest<S> for OptionalJson<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let headers = request.headers().clone();
+        let bytes = body(request, state).await?;
+        if bytes.is_empty() {
+            return Ok(Self(T::default()));
+        }
+        require_json(&headers)?;
+        parse(&bytes).map(Self)
+    }
+}
+
+/// A text of one line, as names are: trimmed, 1 to `max` characters, none of them a control character.
+/// `pointer` names the field in the body.
+///
+/// # Errors
+/// 422.
+pub fn line(pointer: &str, text: &str, max: usize) -> Result<String, ApiError> {
+    let text = text.trim();
+    if !(1..=max).contains(&text.chars().count()) {
+        return Err(ApiError::invalid(pointer, format!("must be 1 to {max} characters")));
+    }
+    if text.chars().any(char::is_control) {
+        return Err(ApiError::invalid(pointer, "must be one line without control characters"));
+    }
+    Ok(text.to_owned())
+}
+
+/// [`line()`] for a field that may be left out.
+///
+/// # Errors
+/// 422.
+pub fn optional_line(pointer: &str, text: Option<&str>, max: usize) -> Result<Option<String>, ApiError> {
+    text.map(|text| line(pointer, text, max)).transpose()
+}
+
 /// The whole body, within the router's limit.
 ///
 /// # Errors
@@ -71,7 +112,11 @@ pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
         };
         let text = inner.to_string();
         let detail = text.split(" at line ").next().unwrap_or(&text).to_owned();
-        if pointer.is_empty() { ApiError::new(code, format!("The body: {text}.")) } else { ApiError::field(code, pointer, detail) }
+        if pointer.is_empty() {
+            ApiError::new(code, format!("The body: {text}."))
+        } else {
+            ApiError::field(code, pointer, detail)
+        }
     })?;
     deserializer.end().map_err(|_| ApiError::new(Code::InvalidBody, "The body goes on behind the JSON value."))?;
     Ok(value)
@@ -104,9 +149,8 @@ impl<S: Send + Sync, T: FromStr + Send> FromRequestParts<S> for Path<T> {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let axum::extract::Path(text) = axum::extract::Path::<String>::from_request_parts(parts, state)
-            .await
-            .map_err(|_| ApiError::not_found())?;
+        let axum::extract::Path(text) =
+            axum::extract::Path::<String>::from_request_parts(parts, state).await.map_err(|_| ApiError::not_found())?;
         text.parse().map(Self).map_err(|_| ApiError::not_found())
     }
 }
@@ -140,6 +184,17 @@ mod tests {
         name: String,
         #[allow(dead_code)]
         list: Vec<u8>,
+    }
+
+    #[test]
+    fn a_line_is_trimmed_and_counted_in_characters() {
+        assert_eq!(line("/name", "  Ada ", 3).unwrap(), "Ada");
+        assert_eq!(line("/name", "äöü", 3).unwrap(), "äöü");
+        for text in ["", "  ", "four", "a\nb", "a\0b"] {
+            let error = line("/name", text, 3).unwrap_err();
+            assert_eq!(error.code(), Code::InvalidValue, "{text:?}");
+            assert!(error.to_problem("").detail.starts_with("name: "));
+        }
     }
 
     #[test]

@@ -36,7 +36,12 @@ pub enum ErrorShape {
 pub struct TraceId(pub Arc<str>);
 
 /// Finishes a function's router: `/healthz`-less, stateless, ready for Lambda, `host` and tests.
-pub fn finish<S: Clone + Send + Sync + 'static>(routes: OpenApiRouter<S>, state: S, shape: ErrorShape, body_limit: usize) -> Router {
+pub fn finish<S: Clone + Send + Sync + 'static>(
+    routes: OpenApiRouter<S>,
+    state: S,
+    shape: ErrorShape,
+    body_limit: usize,
+) -> Router {
     let (router, _) = routes.split_for_parts();
     around(router.with_state(state).method_not_allowed_fallback(method_not_allowed), shape, body_limit)
 }
@@ -77,7 +82,14 @@ async fn handle(mut request: Request, next: Next, shape: ErrorShape) -> Response
 }
 
 /// One line per request, written here and nowhere else. For a stream it is written when it begins.
-fn log(span: &tracing::Span, method: &Method, route: &str, response: &Response, error: Option<&ApiError>, started: Instant) {
+fn log(
+    span: &tracing::Span,
+    method: &Method,
+    route: &str,
+    response: &Response,
+    error: Option<&ApiError>,
+    started: Instant,
+) {
     let _entered = span.enter();
     let status = response.status().as_u16();
     let ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);

@@ -15,7 +15,8 @@ pub enum Format {
 
 /// Starts logging at the levels in `RUST_LOG` (default `info`). Calling it again does nothing.
 pub fn init(env: &Env, format: Format) {
-    let filter = EnvFilter::try_new(env.optional("RUST_LOG").unwrap_or("info")).unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter =
+        EnvFilter::try_new(env.optional("RUST_LOG").unwrap_or("info")).unwrap_or_else(|_| EnvFilter::new("info"));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
     // A second call finds a subscriber in place, which is as good.
     let _ = match format {

@@ -107,9 +107,7 @@ fn read_given(value: &AttributeValue) -> Option<Allowances> {
     let list = value.as_l().ok()?;
     let numbers: Vec<i64> = list.iter().map(parse_number).collect::<Option<_>>()?;
     (numbers.len() == Resource::ALL.len()).then(|| {
-        Allowances::from_fn(|resource| {
-            u64::try_from(numbers[resource as usize]).map_or(Limit::Unlimited, Limit::Of)
-        })
+        Allowances::from_fn(|resource| u64::try_from(numbers[resource as usize]).map_or(Limit::Unlimited, Limit::Of))
     })
 }
 

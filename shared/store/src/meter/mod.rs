@@ -98,7 +98,8 @@ impl Store {
     ) -> Result<Admission> {
         for _ in 0..TRIES {
             let now = self.now();
-            let guess = self.guesses.get(scope.org()).unwrap_or_else(|| Meter::new(self.plans.first(), Period::of(now)));
+            let guess =
+                self.guesses.get(scope.org()).unwrap_or_else(|| Meter::new(self.plans.first(), Period::of(now)));
             let hold = new_hold(&guess, demand, now, hold_for);
             let old = match self.try_reserve(scope, request, &guess, &hold, now).await? {
                 Ok(meter) => {
@@ -221,12 +222,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`]; the hold stays then, and expires.
-    pub async fn settle(
-        &self,
-        reservation: &Reservation,
-        charged: &Amounts,
-        credits: u64,
-    ) -> Result<SettleOutcome> {
+    pub async fn settle(&self, reservation: &Reservation, charged: &Amounts, credits: u64) -> Result<SettleOutcome> {
         self.settle_hold(&reservation.scope, &reservation.request, &reservation.hold, charged, credits).await
     }
 

@@ -10,6 +10,7 @@ use data_encoding::BASE64URL_NOPAD;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, decode, decode_header, encode};
 use serde::{Deserialize, Serialize};
 use tenantry_domain::{Millis, OrgId, SessionId, UserId, roles::Role};
+use utoipa::ToSchema;
 
 /// How long an access token is good for, in seconds.
 pub const ACCESS_TOKEN_SECONDS: i64 = 600;
@@ -67,19 +68,33 @@ pub struct SigningKey {
     jwk: Jwk,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct Jwk {
+/// The public half of a signing key (RFC 7517, RFC 7518 6.2).
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Jwk {
+    /// Kind of key.
+    #[schema(example = "EC")]
     kty: String,
+    /// Curve.
+    #[schema(example = "P-256")]
     crv: String,
+    /// Algorithm it signs with.
+    #[schema(example = "ES256")]
     alg: String,
+    /// What it is for.
+    #[schema(example = "sig")]
     r#use: String,
+    /// Name of the key, as tokens carry it in their header.
     kid: String,
+    /// The point's x, base64url.
     x: String,
+    /// The point's y, base64url.
     y: String,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
-struct Jwks {
+/// A JWKS document.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct Jwks {
+    /// The keys that tokens may be signed with.
     keys: Vec<Jwk>,
 }
 
@@ -103,7 +118,8 @@ impl SigningKey {
             .map_err(|error| VerifyError::Keys(format!("not a P-256 key in PKCS #8: {error}")))?;
         // SEC 1, 2.3.3: 0x04, then x and y of 32 bytes each.
         let point = pair.public_key().as_ref();
-        let (x, y) = point.get(1..33).zip(point.get(33..65)).ok_or(VerifyError::Keys("not an uncompressed point".into()))?;
+        let (x, y) =
+            point.get(1..33).zip(point.get(33..65)).ok_or(VerifyError::Keys("not an uncompressed point".into()))?;
         let kid = BASE64URL_NOPAD.encode(&digest::digest(&digest::SHA256, point).as_ref()[..12]);
         let jwk = Jwk {
             kty: "EC".into(),
@@ -127,7 +143,14 @@ impl SigningKey {
     ///
     /// # Errors
     /// When signing fails.
-    pub fn issue(&self, user: &UserId, org: &OrgId, role: Role, session: &SessionId, now: Millis) -> Result<String, VerifyError> {
+    pub fn issue(
+        &self,
+        user: &UserId,
+        org: &OrgId,
+        role: Role,
+        session: &SessionId,
+        now: Millis,
+    ) -> Result<String, VerifyError> {
         let now = now.div_euclid(1000);
         let claims = AccessClaims {
             iss: self.issuer.clone(),
@@ -149,6 +172,7 @@ impl SigningKey {
 /// The public keys.
 pub struct TokenVerifier {
     keys: HashMap<String, DecodingKey>,
+    jwks: String,
     validation: Validation,
 }
 
@@ -158,10 +182,11 @@ impl TokenVerifier {
     /// # Errors
     /// When it is not one, or has no usable key.
     pub fn from_jwks(jwks: &str, issuer: &str) -> Result<Self, VerifyError> {
-        let jwks: Jwks = serde_json::from_str(jwks).map_err(|error| VerifyError::Keys(error.to_string()))?;
+        let mut jwks: Jwks = serde_json::from_str(jwks).map_err(|error| VerifyError::Keys(error.to_string()))?;
+        jwks.keys.retain(|jwk| jwk.crv == "P-256");
         let mut keys = HashMap::new();
-        for jwk in jwks.keys.into_iter().filter(|jwk| jwk.crv == "P-256") {
-            keys.insert(jwk.kid, DecodingKey::from_ec_components(&jwk.x, &jwk.y)?);
+        for jwk in &jwks.keys {
+            keys.insert(jwk.kid.clone(), DecodingKey::from_ec_components(&jwk.x, &jwk.y)?);
         }
         if keys.is_empty() {
             return Err(VerifyError::Keys("no P-256 key in it".into()));
@@ -174,7 +199,15 @@ impl TokenVerifier {
         // Times are checked below, against the store's clock.
         validation.validate_exp = false;
         validation.validate_nbf = false;
-        Ok(Self { keys, validation })
+        let jwks = serde_json::to_string(&jwks).map_err(|error| VerifyError::Keys(error.to_string()))?;
+        Ok(Self { keys, jwks, validation })
+    }
+
+    /// The keys as a JWKS document, to be published. Only the members that a public key has are in it,
+    /// whatever else stood in the configuration.
+    #[must_use]
+    pub fn jwks(&self) -> &str {
+        &self.jwks
     }
 
     /// The claims of a token that we signed and that is good at `now`.
@@ -213,6 +246,14 @@ mod tests {
 
     fn issue(key: &SigningKey) -> String {
         key.issue(&UserId::new(), &OrgId::new(), Role::Owner, &SessionId::new(), NOW).unwrap()
+    }
+
+    #[test]
+    fn what_is_published_is_public() {
+        let (key, _) = pair();
+        let leaky = key.jwks().replace(r#""kty":"EC""#, r#""kty":"EC","d":"secret""#);
+        assert!(leaky.contains("secret"));
+        assert_eq!(TokenVerifier::from_jwks(&leaky, "https://issuer").unwrap().jwks(), key.jwks());
     }
 
     #[test]

@@ -48,7 +48,9 @@ impl Caller {
     /// 403 otherwise.
     pub fn scope(&self, permission: Permission) -> Result<&TenantScope, ApiError> {
         let (actor, help) = match &self.identity {
-            Identity::User { role, .. } => (Actor::User(*role), "Your role does not allow this; ask an owner or admin."),
+            Identity::User { role, .. } => {
+                (Actor::User(*role), "Your role does not allow this; ask an owner or admin.")
+            }
             Identity::Key { .. } => (Actor::Key, "An API key may not do this; sign in and use an access token."),
         };
         if actor.may(permission) { Ok(&self.scope) } else { Err(ApiError::new(Code::Forbidden, help)) }
@@ -113,7 +115,10 @@ async fn authenticate(authenticator: &Authenticator, headers: &HeaderMap) -> Res
     if credential.starts_with("wk_") {
         // A wrong checksum is refused before any read.
         let unknown = || {
-            ApiError::new(Code::InvalidApiKey, "This API key is not valid. It may be mistyped or revoked; create one in the console or with POST /api/v1/api-keys.")
+            ApiError::new(
+                Code::InvalidApiKey,
+                "This API key is not valid. It may be mistyped or revoked; create one in the console or with POST /api/v1/api-keys.",
+            )
         };
         let secret = ApiKeySecret::parse(credential).ok_or_else(unknown)?;
         let key = authenticator.store.api_key_by_secret(&secret).await?.ok_or_else(unknown)?;
@@ -122,7 +127,10 @@ async fn authenticate(authenticator: &Authenticator, headers: &HeaderMap) -> Res
     let claims = authenticator.tokens.verify(credential, authenticator.store.now()).map_err(|error| {
         tracing::debug!(%error, "an access token was refused");
         // OpenAI's SDKs send any text as a key; this is what they get for one that is none of ours.
-        ApiError::new(Code::InvalidApiKey, "Neither a valid API key nor a valid access token. Sign in again, or use a key that starts with wk_.")
+        ApiError::new(
+            Code::InvalidApiKey,
+            "Neither a valid API key nor a valid access token. Sign in again, or use a key that starts with wk_.",
+        )
     })?;
     // The token's signature proves that auth issued it for this organization.
     #[allow(clippy::disallowed_methods, reason = "this is authentication")]
@@ -132,9 +140,14 @@ async fn authenticate(authenticator: &Authenticator, headers: &HeaderMap) -> Res
 
 fn credential(headers: &HeaderMap) -> Result<&str, ApiError> {
     let missing = || {
-        ApiError::new(Code::Unauthenticated, "Send Authorization: Bearer followed by an API key or an access token, or X-API-Key.")
+        ApiError::new(
+            Code::Unauthenticated,
+            "Send Authorization: Bearer followed by an API key or an access token, or X-API-Key.",
+        )
     };
-    let text = |value: &'_ http::HeaderValue| value.to_str().ok().map(str::trim).filter(|text| !text.is_empty()).map(str::len).is_some();
+    let text = |value: &'_ http::HeaderValue| {
+        value.to_str().ok().map(str::trim).filter(|text| !text.is_empty()).map(str::len).is_some()
+    };
     if let Some(value) = headers.get(header::AUTHORIZATION).filter(|value| text(value)) {
         let value = value.to_str().map_err(|_| missing())?.trim();
         let (scheme, credential) = value.split_once(' ').ok_or_else(missing)?;

@@ -4,15 +4,17 @@ mod access;
 mod caller;
 mod mac;
 mod refresh;
+mod role;
 
 use std::sync::Arc;
 
 use tenantry_store::Store;
 
-pub use access::{ACCESS_TOKEN_SECONDS, AccessClaims, SigningKey, TokenVerifier, VerifyError};
+pub use access::{ACCESS_TOKEN_SECONDS, AccessClaims, Jwk, Jwks, SigningKey, TokenVerifier, VerifyError};
 pub use caller::{Caller, Identity};
 pub use mac::MacKey;
 pub use refresh::{RefreshToken, RefreshTokens};
+pub use role::RoleName;
 
 use crate::config::{ConfigError, Env};
 

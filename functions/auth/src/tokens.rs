@@ -1,0 +1,140 @@
+//! What register, login and refresh answer: a session as tokens, and who it is for.
+
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, header};
+use serde::Serialize;
+use tenantry_domain::{Millis, OrgId, SessionId, UserId, time::rfc3339};
+use tenantry_store::{Device, MemberOf, Session, User as StoredUser};
+use tenantry_web::{
+    ApiError,
+    auth::{ACCESS_TOKEN_SECONDS, RefreshToken, RoleName},
+};
+use utoipa::ToSchema;
+
+use crate::State;
+
+/// How long a session lasts, in milliseconds: 30 days. NIST SP 800-63B asks for a fresh sign-in at least
+/// that often at its lowest level, and using the session does not make it longer.
+pub(crate) const SESSION_LASTS: Millis = 30 * 24 * 60 * 60 * 1000;
+
+/// A person.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct User {
+    /// The person.
+    #[schema(value_type = String, example = "usr_068b0kx0fawcp8yv9p2zkv5a5r")]
+    id: UserId,
+    /// Address, in lower case.
+    email: String,
+    /// Name.
+    full_name: Option<String>,
+    /// When they registered.
+    #[schema(format = DateTime)]
+    created_at: String,
+}
+
+impl From<&StoredUser> for User {
+    fn from(user: &StoredUser) -> Self {
+        Self {
+            id: user.id.clone(),
+            email: user.email.to_string(),
+            full_name: user.full_name.clone(),
+            created_at: rfc3339(user.created_at),
+        }
+    }
+}
+
+/// An organization that a person belongs to.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[schema(as = OrganizationOfUser)]
+pub(crate) struct Organization {
+    /// The organization.
+    #[schema(value_type = String, example = "org_068b0kx0fawcp8yv9p2zkv5a5r")]
+    pub(crate) id: OrgId,
+    /// Its name.
+    pub(crate) name: String,
+    /// The person's role in it.
+    pub(crate) role: RoleName,
+}
+
+impl From<MemberOf> for Organization {
+    fn from(member: MemberOf) -> Self {
+        Self { id: member.organization.id, name: member.organization.name, role: member.role.into() }
+    }
+}
+
+/// Tokens, and who they are for.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Tokens {
+    /// Send it as `Authorization: Bearer`. A JWT signed with ES256.
+    access_token: String,
+    /// Exchange it for new tokens before the access token expires; each is good for one exchange.
+    refresh_token: String,
+    /// Always `Bearer`.
+    #[schema(example = "Bearer")]
+    token_type: &'static str,
+    /// Seconds until the access token expires.
+    #[schema(example = 600)]
+    expires_in: i64,
+    /// The person.
+    user: User,
+    /// The organization that the tokens act for.
+    organization: Organization,
+}
+
+/// Begins a session of `user` in `organization`.
+pub(crate) async fn begin(
+    state: &State,
+    user: &StoredUser,
+    organization: Organization,
+    device: Device,
+) -> Result<Tokens, ApiError> {
+    let now = state.store.now();
+    let session = Session {
+        id: SessionId::new(),
+        user: user.id.clone(),
+        org: organization.id.clone(),
+        counter: 0,
+        expires_at: now + SESSION_LASTS,
+        created_at: now,
+        device,
+    };
+    state.store.create_session(&session).await?;
+    tokens(state, user, organization, &session)
+}
+
+/// The tokens of a session as it stands.
+pub(crate) fn tokens(
+    state: &State,
+    user: &StoredUser,
+    organization: Organization,
+    session: &Session,
+) -> Result<Tokens, ApiError> {
+    let access_token = state
+        .signing_key
+        .issue(&user.id, &organization.id, organization.role.into(), &session.id, state.store.now())
+        .map_err(|error| ApiError::internal(format!("signing an access token failed: {error}")))?;
+    let refresh_token = state.refresh_tokens.seal(&RefreshToken {
+        user: user.id.clone(),
+        session: session.id.clone(),
+        counter: session.counter,
+    });
+    Ok(Tokens {
+        access_token,
+        refresh_token,
+        token_type: "Bearer",
+        expires_in: ACCESS_TOKEN_SECONDS,
+        user: user.into(),
+        organization,
+    })
+}
+
+/// JSON that no cache may keep, because there is a secret in it.
+pub(crate) struct NotStored<T>(pub(crate) T);
+
+impl<T: Serialize> IntoResponse for NotStored<T> {
+    fn into_response(self) -> Response {
+        let mut response = axum::Json(self.0).into_response();
+        response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        response
+    }
+}

@@ -1,0 +1,290 @@
+//! A metered call from admission to settlement.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use tenantry_domain::{
+    Amounts, KeyId, Millis, RequestId, Resource, UserId,
+    catalogue::Model,
+    metering::{Demand, Refusal},
+    plans::Limit,
+    usage::{Operation, Status, Tokens, UsageEvent},
+};
+use tenantry_providers::{Usage, openai::Produced};
+use tenantry_store::{Admission, Reservation};
+use tenantry_web::{ApiError, Caller, router::TraceId};
+
+use crate::{BODY_LIMIT, State, Waits};
+
+/// What a request may use at most.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Estimate {
+    /// Prompt tokens, counted here.
+    pub(crate) prompt: u64,
+    /// Largest completion in tokens, per choice.
+    pub(crate) cap: u64,
+    /// Whether the client named the cap; only an unnamed one may be lowered to fit what is left.
+    pub(crate) cap_is_fixed: bool,
+    /// Answers to the same prompt.
+    pub(crate) choices: u64,
+}
+
+impl Estimate {
+    /// What is held for the prompt: a quarter more than was counted here, and a little for the template,
+    /// because other vendors' tokenizers count differently and a charge is never more than was held.
+    const fn prompt_held(&self) -> u64 {
+        self.prompt + self.prompt / 4 + 32
+    }
+
+    const fn most(&self) -> Tokens {
+        let completion = self.cap.saturating_mul(self.choices);
+        Tokens { prompt: self.prompt_held(), cached: 0, completion, reasoning: 0 }
+    }
+
+    fn demand(&self, model: &Model, operation: Operation) -> Demand {
+        let most = self.most();
+        Demand {
+            amounts: charge(operation).with(Resource::LlmTokens, most.total()),
+            credits: model.price.at_most(&most),
+        }
+    }
+
+    /// The estimate with the largest cap that `left` tokens cover, when the client leaves that open.
+    fn lowered_to(&self, left: u64) -> Option<Self> {
+        let cap = left.checked_sub(self.prompt_held())? / self.choices;
+        (!self.cap_is_fixed && self.cap > 0 && cap > 0).then_some(Self { cap: cap.min(self.cap), ..*self })
+    }
+}
+
+/// What every charged call takes beside its tokens.
+const fn charge(operation: Operation) -> Amounts {
+    let amounts = Amounts::NONE.with(Resource::ApiCalls, 1);
+    match operation {
+        Operation::Chat => amounts.with(Resource::Messages, 1),
+        Operation::Embeddings => amounts,
+    }
+}
+
+/// An admitted call. It owns its reservation; only [`Call::finish`] ends both.
+pub(crate) struct Call {
+    state: State,
+    reservation: Box<Reservation>,
+    model: Arc<Model>,
+    operation: Operation,
+    streamed: bool,
+    estimate: Estimate,
+    key: Option<KeyId>,
+    member: UserId,
+    trace: TraceId,
+    at: Millis,
+    started: Instant,
+    first_byte: Option<Duration>,
+}
+
+/// What a call is about, before it is admitted.
+pub(crate) struct Proposal {
+    pub(crate) model: Arc<Model>,
+    pub(crate) operation: Operation,
+    pub(crate) streamed: bool,
+    pub(crate) estimate: Estimate,
+    pub(crate) trace: TraceId,
+}
+
+impl Call {
+    /// Asks the meter. Nothing is sent to a vendor without the [`Call`] that this returns.
+    ///
+    /// # Errors
+    /// 402, 429, 503: nothing is held then.
+    pub(crate) async fn admit(
+        state: &State,
+        caller: &Caller,
+        scope: &tenantry_store::TenantScope,
+        proposal: Proposal,
+    ) -> Result<Self, ApiError> {
+        let Proposal { model, operation, streamed, mut estimate, trace } = proposal;
+        let hold_for = Millis::try_from((state.0.waits.call + Waits::HOLD_GRACE).as_millis()).unwrap_or(Millis::MAX);
+        let request = RequestId::new();
+        let store = &state.0.store;
+        let mut admission = store.reserve(scope, &request, &estimate.demand(&model, operation), hold_for).await?;
+        if let Admission::Refused(Refusal::QuotaExceeded { resource: Resource::LlmTokens, left, .. }) = &admission
+            && let Some(lowered) = estimate.lowered_to(*left)
+        {
+            estimate = lowered;
+            admission = store.reserve(scope, &request, &estimate.demand(&model, operation), hold_for).await?;
+        }
+        let reservation = match admission {
+            Admission::Admitted(reservation) => reservation,
+            Admission::Refused(refusal) => return Err(refusal.into()),
+        };
+        // The day that it is booked on lies in the period it was charged to, whatever clocks say.
+        let period = reservation.hold().period;
+        let at = store.now().clamp(period.start(), period.end() - 1);
+        Ok(Self {
+            state: state.clone(),
+            reservation,
+            model,
+            operation,
+            streamed,
+            estimate,
+            key: caller.key().cloned(),
+            member: caller.member().clone(),
+            trace,
+            at,
+            started: Instant::now(),
+            first_byte: None,
+        })
+    }
+
+    /// The cap that was reserved, in tokens per choice; it is forced upon the vendor.
+    pub(crate) const fn cap(&self) -> u64 {
+        self.estimate.cap
+    }
+
+    /// Notes that the client is getting its first byte.
+    pub(crate) fn first_byte(&mut self) {
+        self.first_byte.get_or_insert_with(|| self.started.elapsed());
+    }
+
+    /// The vendor failed before it produced anything: recorded, and charged nothing.
+    pub(crate) async fn finish_unused(self) {
+        self.finish(Status::UpstreamError, Tokens::default(), false).await;
+    }
+
+    /// Something was produced: charged by the vendor's count, or by ours when that is missing or absurd.
+    pub(crate) async fn finish_used(self, status: Status, usage: Usage, produced: &Produced) {
+        let reported = usage.reported().map(|usage| Tokens {
+            prompt: usage.prompt_tokens,
+            cached: usage.cached_tokens,
+            completion: usage.completion_tokens,
+            reasoning: usage.reasoning_tokens,
+        });
+        let (tokens, estimated) = match reported.filter(|tokens| self.is_possible(tokens)) {
+            Some(tokens) => (tokens, false),
+            None => {
+                let completion = if self.operation == Operation::Chat { produced.tokens() } else { 0 };
+                (Tokens { prompt: self.estimate.prompt, completion, ..Tokens::default() }, true)
+            }
+        };
+        self.finish(status, tokens, estimated).await;
+    }
+
+    /// Whether a vendor may have counted this. What is beyond twice the model's own limits (vendors count
+    /// in their own ways) is a mistake, and neither charged nor added to what we owe.
+    fn is_possible(&self, tokens: &Tokens) -> bool {
+        match self.operation {
+            Operation::Chat => {
+                let longest = self.model.max_output_tokens.saturating_mul(2 * self.estimate.choices);
+                tokens.prompt <= 2 * self.model.context_tokens && tokens.completion <= longest
+            }
+            // Many inputs, each of its own window; a token is at least a byte of the request.
+            Operation::Embeddings => tokens.total() <= BODY_LIMIT as u64,
+        }
+    }
+
+    /// Event first, then settlement: a crash in between leaves a hold, which expires and is settled by
+    /// the record. Without the event nothing is settled, and the hold is charged as held.
+    async fn finish(self, status: Status, tokens: Tokens, estimated: bool) {
+        let hold = self.reservation.hold();
+        let (charged, credits) = if status == Status::UpstreamError {
+            (Amounts::NONE, 0)
+        } else {
+            let used = charge(self.operation).with(Resource::LlmTokens, tokens.total());
+            (used.min(&hold.amounts), self.model.price.of(&tokens).min(hold.credits))
+        };
+        let overrun =
+            if status == Status::UpstreamError { 0 } else { tokens.total() - charged.get(Resource::LlmTokens) };
+        let scope = self.reservation.scope();
+        let event = UsageEvent {
+            id: self.reservation.request().clone(),
+            org: scope.org().clone(),
+            at: self.at,
+            period: hold.period.index(),
+            key: self.key,
+            member: Some(self.member),
+            operation: self.operation,
+            model: self.model.id.clone(),
+            status,
+            tokens,
+            charged,
+            credits,
+            cost: self.model.cost.of(&tokens),
+            price_version: self.model.price_version,
+            estimated,
+            overrun,
+            streamed: self.streamed,
+            latency_ms: millis(self.started.elapsed()),
+            first_byte_ms: self.first_byte.map(millis),
+            request_id: self.trace.0.to_string(),
+        };
+        if overrun > 0 {
+            tracing::warn!(request = %event.id, overrun, model = event.model, "used more than was held");
+        }
+        let (store, queue) = (&self.state.0.store, &self.state.0.queue);
+        if let Err(error) = queue.send(&event).await {
+            tracing::warn!(request = %event.id, %error, "writing the usage without the queue");
+            if let Err(error) = store.write_usage(scope, std::slice::from_ref(&event)).await {
+                tracing::error!(request = %event.id, %error, ?event, "usage could not be written; its hold will expire");
+                return;
+            }
+        }
+        if let Err(error) = store.settle(&self.reservation, &charged, credits).await {
+            tracing::warn!(request = %event.id, %error, "a hold could not be settled; it will expire");
+        }
+    }
+
+    /// What the client may know of its limits: `x-ratelimit-*` as OpenAI names them, and the IETF's
+    /// `RateLimit` fields (draft-ietf-httpapi-ratelimit-headers-10).
+    pub(crate) fn limit_headers(&self) -> HeaderMap {
+        let meter = self.reservation.meter();
+        let mut headers = HeaderMap::new();
+        let mut put = |name: &'static str, value: String| {
+            if let Ok(value) = HeaderValue::from_str(&value) {
+                headers.insert(HeaderName::from_static(name), value);
+            }
+        };
+        let now = self.state.0.store.now();
+        if meter.rate.interval > 0 {
+            let limit = 60_000 / meter.rate.interval;
+            let remaining = meter.rate.remaining(meter.ready_at, now);
+            let full_in = (meter.ready_at - meter.rate.floor(now)).max(0);
+            put("x-ratelimit-limit-requests", limit.to_string());
+            put("x-ratelimit-remaining-requests", remaining.to_string());
+            put("x-ratelimit-reset-requests", format!("{full_in}ms"));
+            put("ratelimit-policy", format!("\"requests\";q={limit};w=60"));
+            put("ratelimit", format!("\"requests\";r={remaining};t={}", (full_in + 999) / 1000));
+        }
+        if let (Limit::Of(limit), Limit::Of(left)) =
+            (meter.given.get(Resource::LlmTokens), meter.left.get(Resource::LlmTokens))
+        {
+            put("x-ratelimit-limit-tokens", limit.to_string());
+            put("x-ratelimit-remaining-tokens", left.to_string());
+            put("x-ratelimit-reset-tokens", format!("{}s", ((meter.period.end() - now) / 1000).max(0)));
+        }
+        headers
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_cap_that_the_client_left_open_is_lowered() {
+        let open = Estimate { prompt: 100, cap: 16_000, cap_is_fixed: false, choices: 2 };
+        assert_eq!(open.prompt_held(), 157);
+        assert_eq!(open.lowered_to(1_157).unwrap().cap, 500);
+        assert_eq!(open.lowered_to(1_000_000).unwrap().cap, 16_000);
+        assert!(open.lowered_to(158).is_none());
+        assert!(open.lowered_to(10).is_none());
+        assert!(Estimate { cap_is_fixed: true, ..open }.lowered_to(1_157).is_none());
+        let lowered = open.lowered_to(1_157).unwrap();
+        assert!(lowered.most().total() <= 1_157);
+    }
+}

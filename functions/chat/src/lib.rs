@@ -1,0 +1,133 @@
+//! The gateway: OpenAI's model endpoints over any vendor, metered.
+//!
+//! A request is checked (`request`), admitted by the meter and settled by it (`call`), sent to the vendor
+//! of its model (`models`) and its answer passed on, whole (`answer`) or as it comes (`stream`). No vendor
+//! is called without a reservation, and a reservation is settled by a task of its own, so a client that
+//! leaves, or a handler that is dropped, changes nothing about the books.
+
+mod answer;
+mod call;
+mod completions;
+mod embeddings;
+mod models;
+mod request;
+mod stream;
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{Router, extract::FromRef};
+use tenantry_store::Store;
+use tenantry_web::{
+    auth::Authenticator,
+    config::{self, ConfigError, Env},
+    queue::{SqsQueue, UsageQueue},
+    router::{ErrorShape, finish},
+};
+use tokio_util::task::TaskTracker;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+pub use models::Models;
+
+/// Largest request body in bytes: what Lambda takes (6 MB), which also holds for `host`, so that what
+/// works there works deployed.
+pub const BODY_LIMIT: usize = 6 * 1024 * 1024;
+
+/// How long the gateway waits for vendors.
+#[derive(Debug, Clone, Copy)]
+pub struct Waits {
+    /// For a whole call.
+    pub call: Duration,
+    /// For the first byte of a stream.
+    pub first_byte: Duration,
+    /// Between two bytes of a stream.
+    pub idle: Duration,
+}
+
+impl Waits {
+    /// From `UPSTREAM_TIMEOUT_SECONDS` (default 300). A hold outlives its call by [`Waits::HOLD_GRACE`].
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn from_env(env: &Env) -> Result<Self, ConfigError> {
+        let seconds = env.parsed("UPSTREAM_TIMEOUT_SECONDS", 300_u64)?;
+        if !(1..=870).contains(&seconds) {
+            // Lambda ends a function after 900 s; the call must end, and be settled, before.
+            return Err(ConfigError::new("UPSTREAM_TIMEOUT_SECONDS", "must be 1 to 870"));
+        }
+        let call = Duration::from_secs(seconds);
+        Ok(Self { call, first_byte: call, idle: call.min(Duration::from_secs(120)) })
+    }
+
+    /// Time between the end of a call and the expiry of its hold, for telling the queue and settling.
+    pub const HOLD_GRACE: Duration = Duration::from_secs(30);
+}
+
+/// What the gateway's handlers share.
+#[derive(Clone)]
+pub struct State(Arc<Shared>);
+
+struct Shared {
+    authenticator: Authenticator,
+    store: Store,
+    queue: Arc<dyn UsageQueue>,
+    models: Models,
+    waits: Waits,
+    calls: TaskTracker,
+}
+
+impl State {
+    /// The parts put together.
+    #[must_use]
+    pub fn new(authenticator: Authenticator, queue: Arc<dyn UsageQueue>, models: Models, waits: Waits) -> Self {
+        let store = authenticator.store.clone();
+        Self(Arc::new(Shared { authenticator, store, queue, models, waits, calls: TaskTracker::new() }))
+    }
+
+    /// The state of the Lambda function: `TABLE_NAME`, `JWT_JWKS`, `JWT_ISSUER`, `USAGE_QUEUE_URL`, the
+    /// vendors' keys (see `infra/catalogue.toml`) and what [`Waits::from_env`] reads.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub async fn from_env(env: &Env) -> Result<Self, ConfigError> {
+        let store = config::store(env).await?;
+        let authenticator = Authenticator::from_env(env, store)?;
+        let url = env.required("USAGE_QUEUE_URL")?;
+        let aws = aws_config::defaults(aws_config::BehaviorVersion::v2026_01_12()).load().await;
+        let queue = SqsQueue::new(aws_sdk_sqs::Client::new(&aws), url);
+        Ok(Self::new(authenticator, Arc::new(queue), Models::from_env(env)?, Waits::from_env(env)?))
+    }
+
+    /// The models that can be called.
+    #[must_use]
+    pub fn models(&self) -> &Models {
+        &self.0.models
+    }
+
+    /// Resolves when no call is in flight any more. New ones may still come; stop serving first.
+    pub async fn drained(&self) {
+        self.0.calls.close();
+        self.0.calls.wait().await;
+    }
+}
+
+impl FromRef<State> for Authenticator {
+    fn from_ref(state: &State) -> Self {
+        state.0.authenticator.clone()
+    }
+}
+
+/// The documented routes.
+#[must_use]
+pub fn routes() -> OpenApiRouter<State> {
+    OpenApiRouter::default()
+        .routes(routes!(models::list))
+        .routes(routes!(models::retrieve))
+        .routes(routes!(completions::create))
+        .routes(routes!(embeddings::create))
+}
+
+/// The function's router.
+#[must_use]
+pub fn router(state: State) -> Router {
+    finish(routes(), state, ErrorShape::OpenAi, BODY_LIMIT)
+}

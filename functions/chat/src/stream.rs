@@ -1,0 +1,148 @@
+//! Answers that come as they are produced.
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use axum::{body::Body, response::Response};
+use bytes::Bytes;
+use futures_util::{StreamExt as _, stream::poll_fn};
+use http::{HeaderValue, header};
+use tenantry_domain::usage::Status;
+use tenantry_providers::{
+    ChatCall, ChatReply, ChatStream, Provider, StreamPart, Usage,
+    openai::{Produced, RelayOutcome, StreamEnd},
+};
+use tenantry_web::ApiError;
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{Instant, timeout, timeout_at},
+};
+
+use crate::{
+    State,
+    answer::{failed, no_store},
+    call::Call,
+};
+
+/// A comment goes out when the vendor was silent for this long, so that proxies keep the connection.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+const KEEP_ALIVE_COMMENT: &[u8] = b": keep-alive\n\n";
+
+/// Parts that may wait for a slow client; then the vendor waits too.
+const BUFFERED_PARTS: usize = 16;
+
+/// Starts the stream in a task of its own, which settles however the stream ends. The response begins
+/// when the vendor has accepted; until then its errors have a status of their own.
+pub(crate) async fn respond(
+    state: &State,
+    call: Call,
+    provider: Arc<dyn Provider>,
+    upstream: ChatCall,
+) -> Result<Response, ApiError> {
+    let headers = call.limit_headers();
+    let deadline = upstream.timing.deadline;
+    let (accepted, begins) = oneshot::channel();
+    let (parts, mut receiver) = mpsc::channel::<Bytes>(BUFFERED_PARTS);
+    state.0.calls.spawn(relay(call, provider, upstream, accepted, parts, deadline));
+    begins.await.map_err(|_| ApiError::internal("the task of a call died"))??;
+    let body = poll_fn(move |context| receiver.poll_recv(context)).map(Ok::<_, Infallible>);
+    let mut response = Response::new(Body::from_stream(body));
+    *response.headers_mut() = headers;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    // nginx and its kin buffer responses unless told not to.
+    response.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
+    no_store(response.headers_mut());
+    Ok(response)
+}
+
+async fn relay(
+    mut call: Call,
+    provider: Arc<dyn Provider>,
+    upstream: ChatCall,
+    mut accepted: oneshot::Sender<Result<(), ApiError>>,
+    parts: mpsc::Sender<Bytes>,
+    deadline: Instant,
+) {
+    let reply = tokio::select! {
+        reply = provider.chat(upstream) => reply,
+        // The client left before the vendor answered. The vendor has the prompt, and bills it.
+        () = accepted.closed() => {
+            return call.finish_used(Status::ClientClosed, Usage::Missing, &Produced::default()).await;
+        }
+    };
+    let mut stream = match reply {
+        Ok(ChatReply::Stream(stream)) => stream,
+        Ok(ChatReply::Complete(reply)) => {
+            // Some servers ignore `stream`. The answer was produced, so it counts; the client asked for
+            // events and gets an error, because guessing chunks would be making them up.
+            call.finish_used(Status::Interrupted, reply.usage, &reply.produced).await;
+            let error =
+                tenantry_providers::UpstreamError::Protocol("a whole answer where a stream was asked for".into());
+            let _ = accepted.send(Err(failed(&error)));
+            return;
+        }
+        Err(error) => {
+            call.finish_unused().await;
+            let _ = accepted.send(Err(failed(&error)));
+            return;
+        }
+    };
+    // A client that left just now is noticed by the first part that cannot be sent.
+    let _ = accepted.send(Ok(()));
+    let last = pump(&mut call, &mut stream, &parts, deadline).await;
+    settle(call, stream.into_outcome()).await;
+    if let Some(last) = last {
+        let _ = parts.send(last).await;
+    }
+}
+
+/// Passes parts on until the last, which it returns unsent: it goes out when the call is settled.
+/// `None` when the client left.
+async fn pump(
+    call: &mut Call,
+    stream: &mut ChatStream,
+    parts: &mpsc::Sender<Bytes>,
+    deadline: Instant,
+) -> Option<Bytes> {
+    loop {
+        let part = tokio::select! {
+            biased;
+            () = parts.closed() => return None,
+            part = timeout(KEEP_ALIVE, stream.next()) => part,
+        };
+        let bytes = match part {
+            Err(_) => Bytes::from_static(KEEP_ALIVE_COMMENT),
+            Ok(Some(StreamPart::More(bytes))) => {
+                call.first_byte();
+                bytes
+            }
+            Ok(Some(StreamPart::Last(bytes))) => return Some(bytes),
+            Ok(None) => return Some(Bytes::new()),
+        };
+        // A client that does not read is as good as gone when the call's time is up.
+        if !matches!(timeout_at(deadline, parts.send(bytes)).await, Ok(Ok(()))) {
+            return None;
+        }
+    }
+}
+
+/// The stated rules: the vendor failed before the first token, nothing; it failed later, or the client
+/// left, what was produced until then.
+async fn settle(call: Call, outcome: RelayOutcome) {
+    let status = match &outcome.ended {
+        StreamEnd::Done => Status::Ok,
+        StreamEnd::Abandoned => Status::ClientClosed,
+        StreamEnd::UpstreamError(error) => {
+            tracing::warn!(message = error.message, code = error.code, "the vendor failed in the middle");
+            Status::Interrupted
+        }
+        StreamEnd::Truncated => {
+            tracing::warn!("the vendor's stream was cut off");
+            Status::Interrupted
+        }
+    };
+    if status == Status::Interrupted && !outcome.saw_first_token {
+        call.finish_unused().await;
+    } else {
+        call.finish_used(status, outcome.usage, &outcome.produced).await;
+    }
+}

@@ -1,0 +1,100 @@
+//! CSV (RFC 4180) that is safe to open in a spreadsheet.
+
+use std::fmt::Display;
+
+/// A table under construction.
+pub(crate) struct Csv {
+    out: String,
+    in_row: bool,
+}
+
+impl Csv {
+    /// A table with a row of column names.
+    pub(crate) fn with_header(columns: &[&str]) -> Self {
+        let mut csv = Self { out: String::new(), in_row: false };
+        for column in columns {
+            csv.text(column);
+        }
+        csv.end_row();
+        csv
+    }
+
+    /// A cell of text. A spreadsheet takes a text that begins like a formula for one and runs it, so such
+    /// a text gets an apostrophe in front (OWASP, "CSV injection").
+    pub(crate) fn text(&mut self, text: &str) {
+        self.separate();
+        let formula = text.starts_with(['=', '+', '-', '@', '\t', '\r', '\n', '＝', '＋', '－', '＠']);
+        let guard = if formula { "'" } else { "" };
+        if text.contains([',', '"', '\r', '\n']) {
+            self.out.push_str(&format!("\"{guard}{}\"", text.replace('"', "\"\"")));
+        } else {
+            self.out.push_str(guard);
+            self.out.push_str(text);
+        }
+    }
+
+    /// A cell of text that may be empty.
+    pub(crate) fn optional(&mut self, text: Option<&str>) {
+        self.text(text.unwrap_or(""));
+    }
+
+    /// A cell with a number or a truth value, which need no guard.
+    pub(crate) fn plain(&mut self, value: impl Display) {
+        self.separate();
+        self.out.push_str(&value.to_string());
+    }
+
+    /// Ends the row.
+    pub(crate) fn end_row(&mut self) {
+        self.out.push_str("\r\n");
+        self.in_row = false;
+    }
+
+    /// The table.
+    pub(crate) fn finish(self) -> String {
+        self.out
+    }
+
+    fn separate(&mut self) {
+        if self.in_row {
+            self.out.push(',');
+        }
+        self.in_row = true;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cell(text: &str) -> String {
+        let mut csv = Csv { out: String::new(), in_row: false };
+        csv.text(text);
+        csv.finish()
+    }
+
+    #[test]
+    fn cells_are_quoted_where_they_must_be() {
+        assert_eq!(cell("plain"), "plain");
+        assert_eq!(cell("a,b"), "\"a,b\"");
+        assert_eq!(cell("say \"hi\"\r\n"), "\"say \"\"hi\"\"\r\n\"");
+    }
+
+    #[test]
+    fn no_cell_is_a_formula() {
+        for text in ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1"] {
+            assert_eq!(cell(text), format!("'{text}"));
+        }
+        assert_eq!(cell("=HYPERLINK(\"x\",1)"), "\"'=HYPERLINK(\"\"x\"\",1)\"");
+        assert_eq!(cell("a=1"), "a=1");
+    }
+
+    #[test]
+    fn rows_end_with_crlf() {
+        let mut csv = Csv::with_header(&["name", "n"]);
+        csv.optional(None);
+        csv.plain(-1);
+        csv.end_row();
+        assert_eq!(csv.finish(), "name,n\r\n,-1\r\n");
+    }
+}

@@ -1,0 +1,102 @@
+//! The API document and the page that shows it.
+
+use std::{fmt::Write as _, sync::LazyLock};
+
+use axum::{
+    Router,
+    response::{Html, IntoResponse},
+    routing::get,
+};
+use http::header;
+use utoipa::openapi::{
+    Info, OpenApi, OpenApiBuilder, Server,
+    security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
+};
+
+/// Pinned release of the reference's viewer.
+const SCALAR: &str = "https://cdn.jsdelivr.net/npm/@scalar/api-reference@1.25.0";
+
+static DOCUMENT: LazyLock<OpenApi> = LazyLock::new(document);
+static JSON: LazyLock<String> = LazyLock::new(|| DOCUMENT.to_pretty_json().unwrap_or_default() + "\n");
+static PAGE: LazyLock<String> = LazyLock::new(page);
+
+/// The API document of all functions: OpenAPI 3.1, pretty JSON.
+#[must_use]
+pub fn openapi() -> String {
+    JSON.clone()
+}
+
+fn document() -> OpenApi {
+    let mut info = Info::new("Tenantry", env!("CARGO_PKG_VERSION"));
+    info.description = Some(
+        "Backend of an AI product sold by subscription. The model endpoints take and give what OpenAI's do; \
+         all others answer errors as RFC 9457 problems. Times are RFC 3339 in UTC; money and tokens are integers."
+            .to_owned(),
+    );
+    let mut document = OpenApiBuilder::new()
+        .info(info)
+        .servers(Some([Server::new("/")]))
+        .security(Some([SecurityRequirement::new("bearer", [""; 0]), SecurityRequirement::new("api_key", [""; 0])]))
+        .build();
+    for part in [
+        tenantry_auth::routes().split_for_parts().1,
+        tenantry_tenants::routes().split_for_parts().1,
+        tenantry_usage::routes().split_for_parts().1,
+        tenantry_chat::routes().split_for_parts().1,
+    ] {
+        document.merge(part);
+    }
+    let schemes = document.components.get_or_insert_default();
+    let bearer = HttpBuilder::new()
+        .scheme(HttpAuthScheme::Bearer)
+        .description(Some("An access token of `/api/v1/auth/login`, or an API key."))
+        .build();
+    schemes.add_security_scheme("bearer", SecurityScheme::Http(bearer));
+    let key = ApiKeyValue::with_description("X-API-Key", "An API key (`wk_live_…`).");
+    schemes.add_security_scheme("api_key", SecurityScheme::ApiKey(ApiKey::Header(key)));
+    document
+}
+
+/// `/docs` and `/api/v1/openapi.json`.
+pub(crate) fn router() -> Router {
+    Router::new().route("/docs", get(|| async { Html(PAGE.as_str()) })).route(
+        "/api/v1/openapi.json",
+        get(|| async { ([(header::CONTENT_TYPE, "application/json")], JSON.as_str()).into_response() }),
+    )
+}
+
+/// A list of every operation, which the viewer replaces when it can be loaded.
+fn page() -> String {
+    let mut rows = String::new();
+    for (path, item) in &DOCUMENT.paths.paths {
+        let operations = [("GET", &item.get), ("POST", &item.post), ("PATCH", &item.patch), ("DELETE", &item.delete)];
+        for (method, operation) in operations {
+            let Some(operation) = operation else { continue };
+            let text = operation.summary.as_deref().or(operation.description.as_deref()).unwrap_or("");
+            let _ = writeln!(
+                rows,
+                "<tr><td>{method}</td><td><code>{}</code></td><td>{}</td></tr>",
+                escape(path),
+                escape(text)
+            );
+        }
+    }
+    format!(
+        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>Tenantry API</title>\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
+         <style>body{{font:16px/1.5 system-ui;max-width:70rem;margin:2rem auto;padding:0 1rem}}\
+         td{{padding:.3rem .8rem .3rem 0;vertical-align:top}}code{{white-space:nowrap}}</style></head>\n<body>\
+         <div id=\"app\"><h1>Tenantry API</h1>\
+         <p>The whole document: <a href=\"/api/v1/openapi.json\">/api/v1/openapi.json</a>. \
+         The interactive viewer is loaded from the network; this list needs none.</p>\
+         <table>{rows}</table></div>\
+         <script src=\"{SCALAR}\"></script>\
+         <script>if (window.Scalar) {{ document.getElementById('app').innerHTML = ''; \
+         Scalar.createApiReference('#app', {{ url: '/api/v1/openapi.json' }}) }}</script>\
+         </body></html>\n"
+    )
+}
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}

@@ -1,0 +1,7 @@
+//! What the integration tests share: a platform in the process, and a model vendor of their own.
+
+#![allow(clippy::expect_used, clippy::panic, reason = "a test fails by panicking, also in its helpers")]
+
+pub mod http;
+pub mod platform;
+pub mod upstream;

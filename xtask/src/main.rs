@@ -1,0 +1,77 @@
+//! The project's commands: `cargo xtask test`, `openapi`, `bench`, `dev`.
+//!
+//! This crate depends on no other of the workspace. It is built in seconds, and it can say what is wrong when the rest
+//! does not build.
+
+mod contracts;
+mod openapi;
+mod sdk;
+mod steps;
+mod suite;
+mod tools;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::steps::{Result, cargo, run};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "The project's commands")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Check and test everything; installs the tools it needs into target/
+    Test {
+        /// Only formatting, lints and the tests without the SDKs, for work in progress
+        #[arg(long)]
+        quick: bool,
+    },
+    /// Write docs/openapi.json
+    Openapi {
+        /// Write nothing; fail when the file is stale
+        #[arg(long)]
+        check: bool,
+    },
+    /// Run the benchmark with the arguments that follow
+    Bench {
+        /// Arguments of the benchmark
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Run the platform on this machine with the arguments that follow, like `cargo run`
+    Dev {
+        /// Arguments of the platform
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    match execute(Arguments::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("\ncargo xtask: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn execute(command: Command) -> Result {
+    match command {
+        Command::Test { quick: true } => suite::quick(),
+        Command::Test { quick: false } => suite::full(),
+        Command::Openapi { check } => {
+            let document = openapi::document()?;
+            if check { openapi::check(&document) } else { openapi::write(&document) }
+        }
+        Command::Bench { arguments } => {
+            run(cargo(["run", "--release", "--package", "tenantry-benches", "--"]).args(arguments))
+        }
+        Command::Dev { arguments } => run(cargo(["run", "--package", "tenantry-host", "--"]).args(arguments)),
+    }
+}
