@@ -173,7 +173,6 @@ impl Platform {
     }
 
     /// All routes.
-    #[must_use]
     pub fn router(&self) -> Router {
         self.router.clone()
     }

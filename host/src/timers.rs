@@ -19,7 +19,7 @@ pub(crate) async fn run(store: Store, engine: Embedded, mut stop: watch::Receive
     while tokio::time::timeout(SWEEP_EVERY, stop.wait_for(|stop| *stop)).await.is_err() {
         sweep(&store).await;
         round = round.wrapping_add(1);
-        if round % TTL_EVERY == 0 {
+        if round.is_multiple_of(TTL_EVERY) {
             let engine = engine.clone();
             let swept = tokio::task::spawn_blocking(move || engine.sweep_ttl()).await;
             if let Ok(Err(error)) = swept {

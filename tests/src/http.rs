@@ -142,21 +142,29 @@ impl Rows {
 
     /// The values of `attribute` in the rows of a tenant whose sort key begins with `prefix`.
     pub async fn tenant_rows(&self, org: &OrgId, prefix: &str, attribute: &str) -> Vec<String> {
-        let query = self
-            .client
-            .query()
-            .table_name(TABLE)
-            .key_condition_expression("pk = :pk AND begins_with(sk, :prefix)")
-            .expression_attribute_values(":pk", AttributeValue::S(format!("T#{org}")))
-            .expression_attribute_values(":prefix", AttributeValue::S(prefix.into()));
-        let items = query.send().await.expect("rows").items.unwrap_or_default();
+        let items = self.partition(&format!("T#{org}"), prefix).await;
         items.iter().filter_map(|item| item.get(attribute)?.as_s().ok().cloned()).collect()
     }
 
-    /// Every item of the table as text, to look for what must not be stored.
-    pub async fn dump(&self) -> String {
-        let items = self.client.scan().table_name(TABLE).send().await.expect("rows").items.unwrap_or_default();
-        format!("{items:?}")
+    /// Everything stored of a person as text, to look for what must not be.
+    pub async fn stored_of(&self, user: &UserId) -> String {
+        format!("{:?}", self.partition(&format!("U#{user}"), "").await)
+    }
+
+    /// Everything stored of a tenant as text, to look for what must not be.
+    pub async fn stored_of_tenant(&self, org: &OrgId) -> String {
+        format!("{:?}", self.partition(&format!("T#{org}"), "").await)
+    }
+
+    async fn partition(&self, pk: &str, prefix: &str) -> Vec<HashMap<String, AttributeValue>> {
+        let mut query = self.client.query().table_name(TABLE).key_condition_expression("pk = :pk");
+        if !prefix.is_empty() {
+            query = query
+                .key_condition_expression("pk = :pk AND begins_with(sk, :prefix)")
+                .expression_attribute_values(":prefix", AttributeValue::S(prefix.into()));
+        }
+        let query = query.expression_attribute_values(":pk", AttributeValue::S(pk.into()));
+        query.send().await.expect("rows").items.unwrap_or_default()
     }
 
     async fn set(&self, pk: &str, sk: &str, attribute: &str, value: AttributeValue) {

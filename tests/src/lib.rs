@@ -4,4 +4,5 @@
 
 pub mod http;
 pub mod platform;
+pub mod process;
 pub mod upstream;

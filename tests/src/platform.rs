@@ -233,7 +233,6 @@ impl Platform {
     }
 
     /// All routes.
-    #[must_use]
     pub fn router(&self) -> Router {
         self.host.router()
     }
@@ -260,6 +259,17 @@ impl Platform {
         store.create_api_key(&scope, &new, Limit::Unlimited).await.expect("a store").expect("no limit");
         let api_key = secret.expose().to_owned();
         Tenant { org, user: user.id, email, password, key, api_key, scope }
+    }
+
+    /// An organization that was there before this platform; its secrets are not known.
+    pub async fn existing_tenant(&self, org: OrgId) -> Tenant {
+        #[allow(clippy::disallowed_methods, reason = "the test knows this tenant")]
+        let scope = TenantScope::authenticated(org.clone());
+        let keys = self.store().api_keys(&scope, 1, None).await.expect("a store").items;
+        let key = keys.first().expect("a key").clone();
+        let nothing = String::new;
+        let (email, password, api_key) = (nothing(), nothing(), nothing());
+        Tenant { org, user: key.created_by, email, password, key: key.id, api_key, scope }
     }
 
     /// A key of a new organization on `plan`.

@@ -127,7 +127,6 @@ pub fn routes() -> OpenApiRouter<State> {
 }
 
 /// The function's router.
-#[must_use]
 pub fn router(state: State) -> Router {
     finish(routes(), state, ErrorShape::OpenAi, BODY_LIMIT)
 }

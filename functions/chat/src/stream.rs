@@ -143,6 +143,15 @@ async fn settle(call: Call, outcome: RelayOutcome) {
     if status == Status::Interrupted && !outcome.saw_first_token {
         call.finish_unused().await;
     } else {
-        call.finish_used(status, outcome.usage, &outcome.produced).await;
+        let usage = if status == Status::Ok { outcome.usage } else { whole(outcome.usage, &outcome.produced) };
+        call.finish_used(status, usage, &outcome.produced).await;
+    }
+}
+
+/// Usage that a vendor reported on the way covers only what came before it; then our count is the better.
+fn whole(usage: Usage, produced: &Produced) -> Usage {
+    match usage.reported() {
+        Some(reported) if reported.completion_tokens >= produced.tokens() => usage,
+        _ => Usage::Missing,
     }
 }

@@ -18,7 +18,9 @@ pub(crate) struct Day(pub(crate) Millis);
 impl<'de> Deserialize<'de> for Day {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = Cow::<'de, str>::deserialize(deserializer)?;
-        parse_day(&text).map(Self).map_err(|_| D::Error::custom("must be a day, like 2026-11-20"))
+        // Compared again, because a day beyond what a time stamp can hold reads as 1970.
+        let at = parse_day(&text).ok().filter(|at| *at >= 0 && day(*at) == text);
+        at.map(Self).ok_or_else(|| D::Error::custom("must be a day, like 2026-11-20"))
     }
 }
 

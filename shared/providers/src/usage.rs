@@ -40,6 +40,15 @@ impl Usage {
         }
     }
 
+    /// Nothing is made for nothing: a report of no completion beside an answer is no report. Servers send such a stub early
+    /// in a stream and leave it at that when the stream breaks off.
+    pub(crate) fn given_produced(self, something: bool) -> Self {
+        match self {
+            Self::Reported(TokenUsage { completion_tokens: 0, .. }) if something => Self::Absurd,
+            usage => usage,
+        }
+    }
+
     /// Reads the JSON text of a `usage` member of a chat answer.
     pub fn of_chat(json: &str) -> Self {
         Self::parse(json, true)

@@ -19,7 +19,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
         require_json(request.headers())?;
-        parse(&body(request, state).await?).map(Self)
+        parse_object(&body(request, state).await?).map(Self)
     }
 }
 
@@ -36,7 +36,7 @@ impl<S: Send + Sync, T: DeserializeOwned + Default> FromRequest<S> for OptionalJ
             return Ok(Self(T::default()));
         }
         require_json(&headers)?;
-        parse(&bytes).map(Self)
+        parse_object(&bytes).map(Self)
     }
 }
 
@@ -120,6 +120,15 @@ pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     })?;
     deserializer.end().map_err(|_| ApiError::new(Code::InvalidBody, "The body goes on behind the JSON value."))?;
     Ok(value)
+}
+
+/// [`parse`] for bodies that are objects. Serde takes an array for a struct too, its items for the fields
+/// in their order; nobody means that, and it would break with every new field.
+fn parse_object<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    match bytes.iter().find(|byte| !byte.is_ascii_whitespace()) {
+        Some(b'{') | None => parse(bytes),
+        Some(_) => Err(ApiError::new(Code::InvalidBody, "The body must be a JSON object.")),
+    }
 }
 
 /// Whether serde complains about the shape of the body and not about a value.
@@ -212,6 +221,8 @@ mod tests {
             assert_eq!(error.code(), code, "{text}");
             assert!(error.to_problem("").detail.contains(says), "{text}: {error:?}");
         }
+        assert_eq!(parse_object::<Body>(br#" ["a",[]]"#).unwrap_err().code(), Code::InvalidBody);
+        assert!(parse_object::<Body>(br#" {"name":"a","list":[]}"#).is_ok());
         let deep = "[".repeat(100_000);
         assert_eq!(parse::<serde_json::Value>(deep.as_bytes()).unwrap_err().code(), Code::InvalidBody);
         assert_eq!(parse::<Body>(b"{\"name\":\"\xff\",\"list\":[]}").unwrap_err().code(), Code::InvalidBody);

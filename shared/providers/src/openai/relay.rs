@@ -65,7 +65,8 @@ pub enum StreamEnd {
 /// What is known about a stream when it is over.
 #[derive(Debug, Clone)]
 pub struct RelayOutcome {
-    /// The last usage the vendor reported.
+    /// The last usage the vendor reported. Vendors that report as they go have covered only a part when the stream did not
+    /// end in [`StreamEnd::Done`]; the greater of this and the local count is nearer then.
     pub usage: Usage,
     /// The text that was produced, for counting it when `usage` cannot be used.
     pub produced: Produced,
@@ -212,7 +213,7 @@ impl StreamRelay {
     /// What is known about the stream, which counts as abandoned when it has not ended.
     pub fn into_outcome(self) -> RelayOutcome {
         RelayOutcome {
-            usage: self.core.usage,
+            usage: self.core.usage.given_produced(self.saw_first_token()),
             saw_first_token: self.saw_first_token(),
             produced: self.core.answer.produced,
             ended: self.core.ended.unwrap_or(StreamEnd::Abandoned),

@@ -126,6 +126,10 @@ fn usage_on_other_chunks_is_cut_out() {
     let relayed = plain(&stream(&[&real, &with(r#"{"prompt_tokens":-1}"#), "[DONE]"]));
     assert_eq!(relayed.outcome.usage, Usage::Absurd);
 
+    // A stub beside an answer is no report.
+    let stub = with(r#"{"prompt_tokens":9,"completion_tokens":0}"#);
+    assert_eq!(plain(&stream(&[&stub])).outcome.usage, Usage::Absurd);
+
     let first = r#"{"choices":[],"prompt_filter_results":[],"usage":null}"#;
     let relayed = plain(&stream(&[first, "[DONE]"]));
     assert_eq!(relayed.text, stream(&[r#"{"choices":[],"prompt_filter_results":[]}"#, "[DONE]"]));

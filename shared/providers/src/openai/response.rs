@@ -43,6 +43,7 @@ pub(crate) fn read_chat(body: Bytes, key: &VendorKey) -> Result<CompleteReply, U
         chunk::observe_value(&answer, &mut produced);
         usage = answer.get("usage").map_or(Usage::Missing, |usage| Usage::of_chat(&usage.to_string()));
     }
+    let usage = usage.given_produced(!produced.is_empty());
     Ok(CompleteReply { body, usage, produced })
 }
 
