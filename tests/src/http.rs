@@ -85,6 +85,11 @@ pub struct Rows {
 impl Rows {
     /// An empty stage on the machine's clock.
     pub async fn start() -> Self {
+        Self::with_hasher(tenantry_auth::Hasher::default()).await
+    }
+
+    /// The same with other bounds on hashing.
+    pub async fn with_hasher(hasher: tenantry_auth::Hasher) -> Self {
         let client = Embedded::in_memory().expect("an engine").client();
         let plans = Plans::parse(DEFAULT_PLANS).expect("the default plans");
         let store = Store::new(client.clone(), TABLE, plans, Arc::new(SystemClock));
@@ -93,7 +98,7 @@ impl Rows {
         let signing = SigningKey::from_pkcs8(&pkcs8, ISSUER).expect("a key");
         let tokens = Arc::new(TokenVerifier::from_jwks(&signing.jwks(), ISSUER).expect("its public half"));
         let authenticator = Authenticator { store: store.clone(), tokens };
-        let (refresh_tokens, hasher) = (RefreshTokens::new(&[1; 32]), tenantry_auth::Hasher::default());
+        let refresh_tokens = RefreshTokens::new(&[1; 32]);
         let auth =
             tenantry_auth::State::new(store.clone(), authenticator.clone(), Arc::new(signing), refresh_tokens, hasher);
         let tenants = tenantry_tenants::State::new(store, authenticator, &[1; 32]);

@@ -136,6 +136,23 @@ async fn whatever_is_wrong_with_credentials_the_answer_is_the_same() {
 }
 
 #[tokio::test]
+async fn a_crowd_is_told_to_come_again() {
+    let rows = Rows::with_hasher(tenantry_auth::Hasher::new(1, 1)).await;
+    let body = json!({"email": "nobody@example.com", "password": PASSWORD});
+    let replies = join_all((0..20).map(|_| rows.post(LOGIN, body.clone()))).await;
+    let (busy, done): (Vec<_>, Vec<_>) = replies.iter().partition(|reply| reply.status.as_u16() == 503);
+    assert!(!busy.is_empty() && !done.is_empty());
+    for reply in busy {
+        problem(reply, 503, "unavailable");
+        assert_eq!(reply.header("retry-after"), "1");
+    }
+    for reply in done {
+        problem(reply, 401, "invalid_credentials");
+    }
+    problem(&rows.post(LOGIN, body).await, 401, "invalid_credentials");
+}
+
+#[tokio::test]
 async fn a_password_is_the_same_however_it_is_composed() {
     let platform = platform().await;
     let body = json!({"email": "ada@example.com", "password": "cafe\u{301} au lait"});

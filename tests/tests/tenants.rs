@@ -67,9 +67,8 @@ async fn organizations_are_listed_page_by_page_and_shown_to_members_alone() {
         rows.set_role(&user, &org, "member").await;
         ids.push(org.to_string());
     }
-    let get = |path: String| {
-        rows.call(Method::GET, Box::leak(path.into_boxed_str()), text(&ada, "/access_token"), Value::Null)
-    };
+    let token = text(&ada, "/access_token");
+    let get = async |path: String| rows.call(Method::GET, &path, token, Value::Null).await;
 
     let (mut listed, mut cursor) = (vec![], String::new());
     for _ in 0..3 {
@@ -84,8 +83,7 @@ async fn organizations_are_listed_page_by_page_and_shown_to_members_alone() {
     let unknown = seen(&get(format!("{ORGANIZATIONS}/{}", OrgId::new())).await);
     rows.remove_member(&user, &ids[2].parse().unwrap()).await;
     assert_eq!(seen(&get(format!("{ORGANIZATIONS}/{}", ids[2])).await), unknown);
-    let me =
-        rows.call(Method::GET, "/api/v1/auth/me", text(&ada, "/access_token"), Value::Null).await.expect(200).json();
+    let me = get("/api/v1/auth/me".into()).await.expect(200).json();
     assert_eq!(me["organizations"].as_array().unwrap().len(), 4);
     assert_eq!(me["organizations"][1]["role"], "member");
 }

@@ -1,6 +1,11 @@
 //! What tenants are told of their usage: the meter, sums, series, records and CSV tell one story.
 
-#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking, also in its helpers")]
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, also in its helpers"
+)]
 
 use http::{Request, header};
 use serde_json::{Value, json};
@@ -183,7 +188,10 @@ async fn what_a_request_in_flight_holds_is_neither_used_nor_left() {
     assert!(number(&tokens["held"]) >= 64, "{tokens}");
     assert_eq!(number(&tokens["used"]), 0);
     assert_eq!(number(&tokens["left"]) + number(&tokens["held"]), 200_000);
-    assert_eq!((resource(&during, "messages")["held"].clone(), during["totals"]["requests"].clone()), (json!(1), json!(0)));
+    assert_eq!(
+        (resource(&during, "messages")["held"].clone(), during["totals"]["requests"].clone()),
+        (json!(1), json!(0))
+    );
     let after = get(&platform, STATS, &tenant.api_key).await;
     let tokens = resource(&after, "llm_tokens");
     assert_eq!(number(&tokens["held"]), 0);

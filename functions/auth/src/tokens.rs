@@ -26,6 +26,7 @@ pub(crate) struct User {
     /// Address, in lower case.
     email: String,
     /// Name.
+    #[schema(required)]
     full_name: Option<String>,
     /// When they registered.
     #[schema(format = DateTime)]

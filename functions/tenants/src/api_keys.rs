@@ -64,6 +64,7 @@ pub(crate) struct ApiKeyList {
     /// The keys, oldest first.
     data: Vec<ApiKey>,
     /// Where the next page begins; `null` on the last one.
+    #[schema(required)]
     next_cursor: Option<String>,
 }
 

@@ -34,6 +34,7 @@ pub(crate) struct Organization {
     #[schema(format = DateTime)]
     created_at: String,
     /// The caller's role in it; `null` for an API key, which has none.
+    #[schema(required)]
     role: Option<RoleName>,
 }
 
@@ -43,6 +44,7 @@ pub(crate) struct OrganizationList {
     /// The organizations, oldest first.
     data: Vec<Organization>,
     /// Where the next page begins; `null` on the last one.
+    #[schema(required)]
     next_cursor: Option<String>,
 }
 
@@ -132,6 +134,7 @@ async fn shown(
     state: &State,
     scope: &TenantScope,
     stored: Stored,
+    #[schema(required)]
     role: Option<Role>,
 ) -> Result<Organization, ApiError> {
     // The plan in force is the meter's: what a subscription says takes effect there.

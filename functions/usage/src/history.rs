@@ -34,7 +34,7 @@ pub(crate) struct HistoryQuery {
     to: Option<Day>,
     /// What a row is.
     #[serde(default)]
-    #[param(inline)]
+    #[param(inline, default = "day")]
     group_by: GroupBy,
 }
 
@@ -73,13 +73,13 @@ pub(crate) enum Group {
     /// An API key.
     Key {
         /// The key; `null` for requests of signed-in people.
-        #[schema(value_type = Option<String>)]
+        #[schema(value_type = Option<String>, required)]
         api_key_id: Option<KeyId>,
     },
     /// A member.
     Member {
         /// The member; `null` where it is not known.
-        #[schema(value_type = Option<String>)]
+        #[schema(value_type = Option<String>, required)]
         member_id: Option<UserId>,
     },
     /// A resource.

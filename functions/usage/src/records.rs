@@ -57,10 +57,10 @@ pub(crate) struct Record {
     #[schema(example = "ok")]
     status: &'static str,
     /// The API key; `null` when a signed-in person called.
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<String>, required)]
     api_key_id: Option<KeyId>,
     /// The member who called, or who made the key.
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<String>, required)]
     member_id: Option<UserId>,
     /// Prompt tokens, cached ones included.
     prompt_tokens: u64,
@@ -83,6 +83,7 @@ pub(crate) struct Record {
     /// Milliseconds from admission to the end.
     latency_ms: u64,
     /// Milliseconds from admission to the first byte of the answer, when there was one.
+    #[schema(required)]
     first_byte_ms: Option<u64>,
     /// `x-request-id` of the answer.
     request_id: String,
@@ -121,6 +122,7 @@ pub(crate) struct RecordList {
     /// The records, newest first.
     data: Vec<Record>,
     /// Where the next page begins; `null` on the last one.
+    #[schema(required)]
     next_cursor: Option<String>,
 }
 

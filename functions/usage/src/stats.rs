@@ -55,11 +55,13 @@ pub(crate) struct ResourceStats {
     /// What requests in flight hold, until it is known what they use.
     held: u64,
     /// The period's allowance; `null` when unlimited, or not known any more.
+    #[schema(required)]
     limit: Option<u64>,
     /// What is left of it for further requests.
+    #[schema(required)]
     left: Option<u64>,
     /// `used` in percent of `limit`, to one decimal.
-    #[schema(example = 12.5)]
+    #[schema(example = 12.5, required)]
     percent: Option<f64>,
 }
 
@@ -67,6 +69,7 @@ pub(crate) struct ResourceStats {
 #[derive(Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub(crate) struct CreditStats {
     /// What is left now, or was when a past period ended; `null` when that is not known.
+    #[schema(required)]
     left: Option<u64>,
     /// What requests in flight hold.
     held: u64,
@@ -91,6 +94,7 @@ pub(crate) struct Stats {
     /// The period.
     period: PeriodAnswer,
     /// Id of the plan; `null` for a past period in which nothing happened.
+    #[schema(required)]
     plan: Option<String>,
     /// How each resource stands.
     resources: Vec<ResourceStats>,

@@ -1,1 +1,0 @@
-//! tenantry-benches
