@@ -275,6 +275,12 @@ async fn logout_ends_the_sessions_it_names() {
         assert!(!alive(one.clone()).await && alive(two).await);
         platform.post(LOGOUT, access(&one), Value::Null).await.expect(204);
     }
+    let one = login().await;
+    let null = Request::post(LOGOUT)
+        .header(header::CONTENT_TYPE, "application/json")
+        .header(header::AUTHORIZATION, format!("Bearer {}", access(&one)));
+    platform.send(null.body("null".into()).unwrap()).await.expect(204);
+    assert!(!alive(one).await);
     let (one, two, three) = (login().await, login().await, login().await);
     platform.post(LOGOUT, access(&two), json!({"scope": "others"})).await.expect(204);
     assert!(!alive(one).await && alive(two.clone()).await && !alive(three).await);

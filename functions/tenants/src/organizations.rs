@@ -134,7 +134,6 @@ async fn shown(
     state: &State,
     scope: &TenantScope,
     stored: Stored,
-    #[schema(required)]
     role: Option<Role>,
 ) -> Result<Organization, ApiError> {
     // The plan in force is the meter's: what a subscription says takes effect there.

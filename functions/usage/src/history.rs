@@ -32,9 +32,9 @@ pub(crate) struct HistoryQuery {
     /// Last UTC day, included; today when left out. At most 366 days.
     #[param(value_type = Option<String>, format = Date, example = "2026-11-30")]
     to: Option<Day>,
-    /// What a row is.
+    /// What a row is; a day when left out.
     #[serde(default)]
-    #[param(inline, default = "day")]
+    #[param(inline)]
     group_by: GroupBy,
 }
 

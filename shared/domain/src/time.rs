@@ -35,8 +35,9 @@ fn timestamp(at: Millis) -> Timestamp {
     Timestamp::from_millisecond(at).unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
-fn start_of(date: Date) -> Millis {
-    date.to_zoned(TimeZone::UTC).map_or(0, |zoned| zoned.timestamp().as_millisecond())
+/// `None` at the far ends of the calendar, which no stored time reaches.
+fn start_of(date: Date) -> Option<Millis> {
+    date.to_zoned(TimeZone::UTC).ok().map(|zoned| zoned.timestamp().as_millisecond())
 }
 
 /// The UTC calendar day of `at`, `2026-11-20`.
@@ -82,7 +83,7 @@ impl Period {
     /// First millisecond of the period.
     #[must_use]
     pub fn start(self) -> Millis {
-        start_of(self.first_day())
+        start_of(self.first_day()).unwrap_or(0)
     }
 
     /// First millisecond after the period.
@@ -136,7 +137,7 @@ pub fn parse_day(text: &str) -> Result<Millis, PeriodError> {
     if text.len() != 10 {
         return Err(PeriodError);
     }
-    text.parse::<Date>().map(start_of).map_err(|_| PeriodError)
+    text.parse::<Date>().ok().and_then(start_of).ok_or(PeriodError)
 }
 
 #[cfg(test)]
@@ -161,5 +162,6 @@ mod tests {
         }
         assert!(parse_day("2026-02-30").is_err());
         assert!(parse_day("2026-02-28").is_ok());
+        assert!(parse_day("9999-12-31").is_err());
     }
 }

@@ -177,7 +177,7 @@ pub struct TokenVerifier {
 }
 
 impl TokenVerifier {
-    /// The keys of a JWKS document; other kinds of key in it are passed over.
+    /// The keys of a JWKS document as [`SigningKey::jwks`] writes it.
     ///
     /// # Errors
     /// When it is not one, or has no usable key.
