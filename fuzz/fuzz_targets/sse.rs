@@ -6,16 +6,16 @@ use tenantry_providers::sse::{SseError, SseItem, SseParser};
 
 #[derive(Debug, PartialEq)]
 enum Item {
-    Event(Vec<u8>, Vec<u8>, Vec<u8>),
-    Comment(Vec<u8>),
+    Event(Vec<u8>, Vec<u8>),
+    Comment,
 }
 
-fn parse<'a>(limit: usize, pieces: impl Iterator<Item = &'a [u8]>) -> (Vec<Item>, Option<SseError>, Option<u64>) {
+fn parse<'a>(limit: usize, pieces: impl Iterator<Item = &'a [u8]>) -> (Vec<Item>, Option<SseError>) {
     let mut items = Vec::new();
     let mut keep = |item: SseItem<'_>| {
         items.push(match item {
-            SseItem::Event(event) => Item::Event(event.event.to_vec(), event.data.to_vec(), event.id.to_vec()),
-            SseItem::Comment(text) => Item::Comment(text.to_vec()),
+            SseItem::Event(event) => Item::Event(event.event.to_vec(), event.data.to_vec()),
+            SseItem::Comment => Item::Comment,
         });
     };
     let mut parser = SseParser::new(limit);
@@ -27,8 +27,7 @@ fn parse<'a>(limit: usize, pieces: impl Iterator<Item = &'a [u8]>) -> (Vec<Item>
         }
     }
     parser.finish(&mut keep);
-    let retry = parser.retry_ms();
-    (items, error, retry)
+    (items, error)
 }
 
 // The first two bytes choose the limit and the length of the pieces.

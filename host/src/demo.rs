@@ -27,22 +27,26 @@ pub struct Demo {
     pub organization_id: String,
 }
 
-/// The demo organization of this data folder: the one in `dev.json` if this platform knows its key, else
-/// a new one. `dev.json` says afterwards where the platform is served.
+/// The demo organization: on disk the one that this folder's data has had since its first start, in memory
+/// a new one. `dev.json` is that of the platform that started last.
 ///
 /// # Errors
 /// [`HostError`].
-pub async fn prepare(platform: &Platform, folder: &Path, base_url: &str) -> Result<Demo, HostError> {
-    let path = folder.join("dev.json");
-    let stored = fs::read_to_string(&path).ok().and_then(|text| serde_json::from_str::<Demo>(&text).ok());
+pub async fn prepare(platform: &Platform, folder: &Path, in_memory: bool, base_url: &str) -> Result<Demo, HostError> {
+    let kept = folder.join("demo.json");
+    let stored = if in_memory { None } else { fs::read_to_string(&kept).ok() };
+    let stored = stored.and_then(|text| serde_json::from_str::<Demo>(&text).ok());
     let mut demo = match stored {
         Some(demo) if is_known(platform, &demo).await? => demo,
         _ => create(platform).await?,
     };
     base_url.clone_into(&mut demo.base_url);
-    let text = serde_json::to_string_pretty(&demo).map_err(|error| HostError::data(&path, error))?;
     fs::create_dir_all(folder).map_err(|error| HostError::data(folder, error))?;
-    write_private(&path, &(text + "\n"))?;
+    let text = serde_json::to_string_pretty(&demo).map_err(|error| HostError::data(folder, error))? + "\n";
+    if !in_memory {
+        write_private(&kept, &text)?;
+    }
+    write_private(&folder.join("dev.json"), &text)?;
     Ok(demo)
 }
 
@@ -64,7 +68,7 @@ async fn create(platform: &Platform) -> Result<Demo, HostError> {
             register_user(store, platform.hasher(), &email, &password, Some("Demo"), Some("Demo"), &plan).await;
         match registered.map_err(|error| failed(&error))? {
             Some(registered) => break registered,
-            // An earlier demo whose dev.json is gone.
+            // An earlier demo whose demo.json is gone.
             None => email = format!("demo-{}@example.com", KeyId::new().short()),
         }
     };

@@ -10,6 +10,7 @@ use axum::{
 use http::header;
 use utoipa::openapi::{
     Info, OpenApi, OpenApiBuilder, Server,
+    extensions::ExtensionsBuilder,
     security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
 };
 
@@ -38,12 +39,13 @@ fn document() -> OpenApi {
         .servers(Some([Server::new("/")]))
         .security(Some([SecurityRequirement::new("bearer", [""; 0]), SecurityRequirement::new("api_key", [""; 0])]))
         .build();
-    for part in [
-        tenantry_auth::routes().split_for_parts().1,
-        tenantry_tenants::routes().split_for_parts().1,
-        tenantry_usage::routes().split_for_parts().1,
-        tenantry_chat::routes().split_for_parts().1,
+    for (function, mut part) in [
+        ("auth", tenantry_auth::routes().split_for_parts().1),
+        ("tenants", tenantry_tenants::routes().split_for_parts().1),
+        ("usage", tenantry_usage::routes().split_for_parts().1),
+        ("chat", tenantry_chat::routes().split_for_parts().1),
     ] {
+        tell_function(&mut part, function);
         document.merge(part);
     }
     let schemes = document.components.get_or_insert_default();
@@ -55,6 +57,26 @@ fn document() -> OpenApi {
     let key = ApiKeyValue::with_description("X-API-Key", "An API key (`wk_live_…`).");
     schemes.add_security_scheme("api_key", SecurityScheme::ApiKey(ApiKey::Header(key)));
     document
+}
+
+/// Writes on every operation which Lambda function serves it: `infra/api.yaml` is made from that.
+fn tell_function(part: &mut OpenApi, function: &str) {
+    for item in part.paths.paths.values_mut() {
+        let methods = [
+            &mut item.get,
+            &mut item.put,
+            &mut item.post,
+            &mut item.delete,
+            &mut item.options,
+            &mut item.head,
+            &mut item.patch,
+            &mut item.trace,
+        ];
+        for operation in methods.into_iter().flatten() {
+            let extensions = ExtensionsBuilder::new().add("x-function", function).build();
+            operation.extensions.get_or_insert_default().merge(extensions);
+        }
+    }
 }
 
 /// `/docs` and `/api/v1/openapi.json`.

@@ -1,9 +1,11 @@
 //! The whole platform in one process: every function's router on one port, an embedded DynamoDB, the
-//! usage queue with its consumer, and the timers that run on a schedule when deployed.
+//! queues with their consumers, and the timers that run on a schedule when deployed.
 
 pub mod demo;
 pub mod docs;
 pub mod dynamodb;
+mod jobs;
+mod mails;
 pub mod queue;
 mod secrets;
 mod timers;
@@ -13,6 +15,8 @@ use std::{future::Future, path::PathBuf, sync::Arc, time::Duration};
 use axum::{Router, routing::get};
 use tenantry_auth::Hasher;
 use tenantry_domain::{Clock, SystemClock, plans::Plans};
+use tenantry_mailer::Outbox;
+use tenantry_quota_reset::Job;
 use tenantry_store::{Store, StoreError};
 use tenantry_web::{
     auth::{Authenticator, RefreshTokens, TokenVerifier, VerifyError},
@@ -23,6 +27,8 @@ use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 
 use crate::{
     dynamodb::{Capacity, Embedded},
+    jobs::Jobs,
+    mails::Mails,
     queue::LocalQueue,
     secrets::Secrets,
 };
@@ -30,7 +36,7 @@ use crate::{
 pub use docs::openapi;
 
 /// Name of the table in the embedded engine.
-const TABLE: &str = "tenantry";
+pub const TABLE: &str = "tenantry";
 /// Issuer of the access tokens of a laptop.
 const ISSUER: &str = "tenantry-host";
 /// How long a shutdown waits for answers in flight.
@@ -101,7 +107,10 @@ impl HostError {
 /// The platform, ready to serve.
 pub struct Platform {
     store: Store,
+    engine: Embedded,
     queue: LocalQueue,
+    mails: Mails,
+    jobs: Jobs,
     hasher: Hasher,
     chat: tenantry_chat::State,
     router: Router,
@@ -136,7 +145,14 @@ impl Platform {
         let signing = secrets.signing_key(ISSUER)?;
         let tokens = Arc::new(TokenVerifier::from_jwks(&signing.jwks(), ISSUER)?);
         let authenticator = Authenticator { store: store.clone(), tokens };
-        let env = env.with_defaults([("SANDBOX_MODELS", "true"), ("ALLOW_PRIVATE_UPSTREAMS", "true")]);
+        let env = env.with_defaults([
+            ("SANDBOX_MODELS", "true"),
+            ("ALLOW_PRIVATE_UPSTREAMS", "true"),
+            ("MAIL_FROM", "Tenantry <tenantry@localhost.localdomain>"),
+            ("PUBLIC_URL", "http://localhost:8787"),
+        ]);
+        let mails = Mails::open(data_dir.as_deref(), &env, &store)?;
+        let jobs = Jobs::new(&store);
         let models = tenantry_chat::Models::from_env(&env)?;
         let waits = tenantry_chat::Waits::from_env(&env)?;
         let refresh_tokens = RefreshTokens::new(secrets.secret_key());
@@ -167,9 +183,10 @@ impl Platform {
         let mut workers = vec![];
         if background {
             workers.push(tokio::spawn(queue.clone().run(store.clone(), stopped.clone())));
-            workers.push(tokio::spawn(timers::run(store.clone(), engine, stopped)));
+            workers.push(tokio::spawn(mails.clone().run(stopped.clone())));
+            workers.push(tokio::spawn(timers::run(jobs.clone(), engine.clone(), stopped)));
         }
-        Ok(Self { store, queue, hasher, chat, router, stop, workers, _lock: lock })
+        Ok(Self { store, engine, queue, mails, jobs, hasher, chat, router, stop, workers, _lock: lock })
     }
 
     /// All routes.
@@ -189,6 +206,24 @@ impl Platform {
         &self.queue
     }
 
+    /// Where mails are ordered.
+    #[must_use]
+    pub const fn mail_queue(&self) -> &LocalQueue {
+        self.mails.queue()
+    }
+
+    /// The mails that would have been sent.
+    #[must_use]
+    pub fn outbox(&self) -> &Outbox {
+        self.mails.outbox()
+    }
+
+    /// A client of the database of its own, to look behind the store.
+    #[must_use]
+    pub fn database(&self) -> aws_sdk_dynamodb::Client {
+        self.engine.client()
+    }
+
     /// What hashes the passwords of new users.
     #[must_use]
     pub const fn hasher(&self) -> &Hasher {
@@ -201,7 +236,7 @@ impl Platform {
         self.chat.models().available().map(|model| model.id.clone()).collect()
     }
 
-    /// Waits until every call in flight has been settled, then writes all usage there is.
+    /// Waits until every call in flight has been settled, then writes all usage there is, and all mails.
     ///
     /// # Errors
     /// When the queue cannot be read.
@@ -209,12 +244,18 @@ impl Platform {
         self.chat.drained().await;
         let failed = |error: rusqlite::Error| HostError::Database(error.to_string());
         while self.queue.deliver(&self.store).await.map_err(failed)? != (0, 0) {}
+        while self.mails.deliver().await.map_err(failed)? != (0, 0) {}
         Ok(())
     }
 
     /// Settles the expired holds of every tenant, as the timer does.
     pub async fn sweep(&self) {
-        timers::sweep(&self.store).await;
+        self.run_job(Job::Sweep).await;
+    }
+
+    /// Does a scheduled job for every tenant, and what earlier ones left to be done by now.
+    pub async fn run_job(&self, job: Job) {
+        self.jobs.run(job).await;
     }
 
     /// Serves on `listener` until `shutdown` resolves, then lets what is in flight end, and writes all

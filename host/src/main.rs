@@ -57,7 +57,7 @@ async fn run(arguments: Arguments, env: Env) -> Result<(), HostError> {
     let mut options = Options::in_memory(plans, env);
     options.data_dir = (!arguments.in_memory).then(|| arguments.data_dir.clone());
     let platform = Platform::start(options).await?;
-    let demo = demo::prepare(&platform, &arguments.data_dir, &base_url).await?;
+    let demo = demo::prepare(&platform, &arguments.data_dir, arguments.in_memory, &base_url).await?;
     greet(&platform, &demo, &arguments);
     platform.serve(listener, shutdown()).await
 }

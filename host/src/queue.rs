@@ -1,9 +1,10 @@
-//! The usage queue of one process: durable like SQS, in a SQLite file beside the data, or in memory.
+//! The queues of one process: durable like SQS, each in a SQLite file beside the data, or in memory.
 //!
-//! An accepted event survives the death of the process; it is taken out only when the aggregator has
-//! written it. A message that fails five times goes to the dead letters, as SQS would do it.
+//! An accepted message survives the death of the process; it is taken out only when its consumer has
+//! dealt with it. A message that fails five times goes to the dead letters, as SQS would do it.
 
 use std::{
+    collections::HashSet,
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -12,8 +13,11 @@ use std::{
 use rusqlite::{Connection, params};
 use tenantry_domain::usage::UsageEvent;
 use tenantry_store::Store;
-use tenantry_usage_aggregator::{Message, aggregate};
-use tenantry_web::queue::{BoxFuture, QueueError, UsageQueue};
+use tenantry_usage_aggregator::aggregate;
+use tenantry_web::{
+    mail::{Mail, MailQueue},
+    queue::{BoxFuture, Failures, Message, QueueError, UsageQueue},
+};
 use tokio::sync::{Notify, watch};
 
 /// How long the consumer lets messages come together, so that one transaction serves many.
@@ -25,10 +29,24 @@ const MAX_RECEIVES: u32 = 5;
 /// Wait after a batch in which something failed.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
 
+/// What messages are delivered to.
+pub trait Consumer: Send + Sync {
+    /// Deals with a batch.
+    fn consume<'a>(&'a self, batch: &'a [Message]) -> BoxFuture<'a, Failures>;
+}
+
+/// The usage queue's consumer is the aggregator.
+impl Consumer for Store {
+    fn consume<'a>(&'a self, batch: &'a [Message]) -> BoxFuture<'a, Failures> {
+        Box::pin(aggregate(self, batch))
+    }
+}
+
 /// The queue. Cheap to clone.
 #[derive(Clone)]
 pub struct LocalQueue {
     messages: Arc<Mutex<Connection>>,
+    on_file: bool,
     arrived: Arc<Notify>,
     /// One consumer at a time: two would deliver the same batch.
     consuming: Arc<tokio::sync::Mutex<()>>,
@@ -44,22 +62,36 @@ impl LocalQueue {
             Some(path) => Connection::open(path)?,
             None => Connection::open_in_memory()?,
         };
-        // NORMAL: a commit survives the process; only a crash of the machine can lose the last ones,
-        // and then their holds expire and are charged as held.
+        // FULL, like the data: an accepted event survives the machine too. Its hold is settled next, so
+        // one that was lost would be charged and never recorded.
         connection.execute_batch(
             "PRAGMA journal_mode = WAL;
-             PRAGMA synchronous = NORMAL;
+             PRAGMA synchronous = FULL;
              CREATE TABLE IF NOT EXISTS messages (id INTEGER PRIMARY KEY, body TEXT NOT NULL, receives INTEGER NOT NULL DEFAULT 0);
              CREATE TABLE IF NOT EXISTS dead_letters (id INTEGER PRIMARY KEY, body TEXT NOT NULL);",
         )?;
-        Ok(Self { messages: Arc::new(Mutex::new(connection)), arrived: Arc::default(), consuming: Arc::default() })
+        let messages = Arc::new(Mutex::new(connection));
+        Ok(Self { messages, on_file: path.is_some(), arrived: Arc::default(), consuming: Arc::default() })
+    }
+
+    /// Runs `work` where it may wait for the disk; the threads that serve requests must not.
+    async fn off_thread<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Self) -> Result<T, rusqlite::Error> + Send + 'static,
+    ) -> Result<T, rusqlite::Error> {
+        if !self.on_file {
+            return work(self);
+        }
+        let queue = self.clone();
+        let done = tokio::task::spawn_blocking(move || work(&queue)).await;
+        done.unwrap_or_else(|error| Err(rusqlite::Error::ToSqlConversionFailure(Box::new(error))))
     }
 
     fn lock(&self) -> MutexGuard<'_, Connection> {
         self.messages.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts a message in as it is; [`UsageQueue::send`] is the typed way.
+    /// Puts a message in as it is; [`UsageQueue::send`] and [`MailQueue::send`] are the typed ways.
     ///
     /// # Errors
     /// When SQLite fails.
@@ -89,27 +121,29 @@ impl LocalQueue {
         rows.collect()
     }
 
-    /// Takes out what was written; counts a delivery of what was not.
-    fn settle(&self, batch: &[Message], failed: &[String]) -> Result<(), rusqlite::Error> {
+    /// Takes out what was written, and counts a delivery of what is poison. What failed for another
+    /// reason stays as it is: an outage of the store, however long, makes no message dead.
+    fn settle(&self, batch: &[Message], failures: &Failures) -> Result<(), rusqlite::Error> {
+        let again: HashSet<&String> = failures.again.iter().collect();
+        let poison: HashSet<&String> = failures.poison.iter().collect();
         let mut connection = self.lock();
         let transaction = connection.transaction()?;
-        for message in batch {
-            if failed.contains(&message.id) {
-                transaction
-                    .prepare_cached("UPDATE messages SET receives = receives + 1 WHERE id = ?1")?
-                    .execute([&message.id])?;
+        for message in batch.iter().filter(|message| !again.contains(&message.id)) {
+            let statement = if poison.contains(&message.id) {
+                "UPDATE messages SET receives = receives + 1 WHERE id = ?1"
             } else {
-                transaction.prepare_cached("DELETE FROM messages WHERE id = ?1")?.execute([&message.id])?;
-            }
+                "DELETE FROM messages WHERE id = ?1"
+            };
+            transaction.prepare_cached(statement)?.execute([&message.id])?;
         }
-        if !failed.is_empty() {
+        if !poison.is_empty() {
             transaction.execute(
                 "INSERT OR IGNORE INTO dead_letters (id, body) SELECT id, body FROM messages WHERE receives >= ?1",
                 params![MAX_RECEIVES],
             )?;
             let dead = transaction.execute("DELETE FROM messages WHERE receives >= ?1", params![MAX_RECEIVES])?;
             if dead > 0 {
-                tracing::error!(dead, "usage events went to the dead letters");
+                tracing::error!(dead, "messages went to the dead letters");
             }
         }
         transaction.commit()
@@ -120,45 +154,76 @@ impl LocalQueue {
     /// # Errors
     /// When SQLite fails; the messages stay.
     pub async fn deliver(&self, store: &Store) -> Result<(usize, usize), rusqlite::Error> {
+        self.deliver_to(store).await
+    }
+
+    /// Delivers one batch to `consumer`.
+    ///
+    /// # Errors
+    /// When SQLite fails; the messages stay.
+    pub async fn deliver_to(&self, consumer: &dyn Consumer) -> Result<(usize, usize), rusqlite::Error> {
         let _alone = self.consuming.lock().await;
-        let batch = self.receive()?;
+        let batch = self.off_thread(Self::receive).await?;
         if batch.is_empty() {
             return Ok((0, 0));
         }
-        let failed = aggregate(store, &batch).await;
-        self.settle(&batch, &failed)?;
-        Ok((batch.len(), failed.len()))
+        let failures = consumer.consume(&batch).await;
+        let counts = (batch.len(), failures.again.len() + failures.poison.len());
+        self.off_thread(move |queue| queue.settle(&batch, &failures)).await?;
+        Ok(counts)
     }
 
-    /// Delivers until `stop` turns true and the queue is empty.
-    pub async fn run(self, store: Store, mut stop: watch::Receiver<bool>) {
+    /// Delivers to the aggregator until `stop` turns true and the queue is empty.
+    pub async fn run(self, store: Store, stop: watch::Receiver<bool>) {
+        self.run_to(&store, stop).await;
+    }
+
+    /// Delivers to `consumer` until `stop` turns true, or is dropped, and the queue is empty. What fails
+    /// again and again then stays for the next start.
+    pub async fn run_to(self, consumer: &dyn Consumer, mut stop: watch::Receiver<bool>) {
+        let mut tries_left = MAX_RECEIVES;
         loop {
-            match self.deliver(&store).await {
-                Ok((0, _)) if *stop.borrow() => return,
+            let stopping = *stop.borrow() || stop.has_changed().is_err();
+            match self.deliver_to(consumer).await {
+                Ok((0, _)) if stopping => return,
                 Ok((0, _)) => {
+                    // wait_for also ends when the platform is dropped.
                     tokio::select! {
                         () = self.arrived.notified() => {}
-                        _ = stop.changed() => continue,
+                        _ = stop.wait_for(|stop| *stop) => continue,
                     }
                     // Let the batch fill, unless there is no time left.
-                    let _ = tokio::time::timeout(WINDOW, stop.changed()).await;
+                    let _ = tokio::time::timeout(WINDOW, stop.wait_for(|stop| *stop)).await;
+                    continue;
                 }
-                Ok((_, 0)) => {}
-                Ok(_) => tokio::time::sleep(RETRY_AFTER).await,
-                Err(error) => {
-                    tracing::error!(%error, "the usage queue cannot be read");
-                    tokio::time::sleep(RETRY_AFTER).await;
+                Ok((_, 0)) => continue,
+                Ok(_) => {}
+                Err(error) => tracing::error!(%error, "a queue cannot be read"),
+            }
+            if stopping {
+                tries_left -= 1;
+                if tries_left == 0 {
+                    return;
                 }
             }
+            tokio::time::sleep(RETRY_AFTER).await;
         }
+    }
+
+    async fn push_json(&self, message: &impl serde::Serialize) -> Result<(), QueueError> {
+        let body = serde_json::to_string(message).map_err(|error| QueueError(error.to_string()))?;
+        self.off_thread(move |queue| queue.push(&body)).await.map_err(|error| QueueError(error.to_string()))
     }
 }
 
 impl UsageQueue for LocalQueue {
     fn send<'a>(&'a self, event: &'a UsageEvent) -> BoxFuture<'a, Result<(), QueueError>> {
-        Box::pin(async move {
-            let body = serde_json::to_string(event).map_err(|error| QueueError(error.to_string()))?;
-            self.push(&body).map_err(|error| QueueError(error.to_string()))
-        })
+        Box::pin(self.push_json(event))
+    }
+}
+
+impl MailQueue for LocalQueue {
+    fn send<'a>(&'a self, mail: &'a Mail) -> BoxFuture<'a, Result<(), QueueError>> {
+        Box::pin(self.push_json(mail))
     }
 }

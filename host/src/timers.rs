@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use tenantry_store::{Store, TenantScope};
+use tenantry_domain::{Period, time::day};
+use tenantry_quota_reset::Job;
 use tokio::sync::watch;
 
-use crate::dynamodb::Embedded;
+use crate::{dynamodb::Embedded, jobs::Jobs};
 
 /// How often expired holds are looked for. The next request of a tenant settles them too, so this is
 /// for tenants that have gone quiet.
@@ -13,37 +14,26 @@ const SWEEP_EVERY: Duration = Duration::from_secs(15);
 /// DynamoDB deletes expired items within days; here every ten minutes is soon enough.
 const TTL_EVERY: u32 = 40;
 
-pub(crate) async fn run(store: Store, engine: Embedded, mut stop: watch::Receiver<bool>) {
+pub(crate) async fn run(jobs: Jobs, engine: Embedded, mut stop: watch::Receiver<bool>) {
     let mut round = 0_u32;
+    let (mut period, mut today) = (None, day(jobs.now()));
     // wait_for also ends when the platform is dropped.
     while tokio::time::timeout(SWEEP_EVERY, stop.wait_for(|stop| *stop)).await.is_err() {
-        sweep(&store).await;
+        jobs.run(Job::Sweep).await;
+        // The month may have turned while the platform was off, so the first round looks too.
+        let now = jobs.now();
+        if period.replace(Period::of(now)) != Some(Period::of(now)) {
+            jobs.run(Job::Reset).await;
+        }
+        if std::mem::replace(&mut today, day(now)) != day(now) {
+            jobs.run(Job::Reconcile).await;
+        }
         round = round.wrapping_add(1);
         if round.is_multiple_of(TTL_EVERY) {
             let engine = engine.clone();
             let swept = tokio::task::spawn_blocking(move || engine.sweep_ttl()).await;
             if let Ok(Err(error)) = swept {
                 tracing::warn!(%error, "items past their time to live were not deleted");
-            }
-        }
-    }
-}
-
-/// Settles the expired holds of every tenant.
-pub(crate) async fn sweep(store: &Store) {
-    for shard in 0..Store::shards() {
-        let tenants = match store.tenants_of_shard(shard).await {
-            Ok(tenants) => tenants,
-            Err(error) => {
-                tracing::warn!(shard, %error, "the register of tenants cannot be read");
-                continue;
-            }
-        };
-        for org in tenants {
-            #[allow(clippy::disallowed_methods, reason = "the timer visits every tenant in turn")]
-            let scope = TenantScope::authenticated(org);
-            if let Err(error) = store.sweep_holds(&scope).await {
-                tracing::warn!(org = %scope.org(), %error, "expired holds were not settled");
             }
         }
     }

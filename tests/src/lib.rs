@@ -3,6 +3,7 @@
 #![allow(clippy::expect_used, clippy::panic, reason = "a test fails by panicking, also in its helpers")]
 
 pub mod http;
+pub mod jobs;
 pub mod platform;
 pub mod process;
 pub mod upstream;

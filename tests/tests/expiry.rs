@@ -21,7 +21,8 @@ fn demand(tokens: u64) -> Demand {
 }
 
 async fn reserve(platform: &Platform, tenant: &Tenant, tokens: u64) -> Reservation {
-    match platform.store().reserve(&tenant.scope, &RequestId::new(), &demand(tokens), MINUTE).await.unwrap() {
+    let request = RequestId::at(platform.store().now());
+    match platform.store().reserve(&tenant.scope, &request, &demand(tokens), MINUTE).await.unwrap() {
         Admission::Admitted(reservation) => *reservation,
         Admission::Refused(refusal) => panic!("{refusal:?}"),
     }

@@ -1,10 +1,15 @@
-//! The project's commands: `cargo xtask test`, `openapi`, `bench`, `dev`.
+//! The project's commands: `cargo xtask test`, `e2e`, `deploy`, `openapi`, `bench`, `dev`.
 //!
 //! This crate depends on no other of the workspace. It is built in seconds, and it can say what is wrong when the rest
 //! does not build.
 
 mod contracts;
+mod deploy;
+mod e2e;
+mod gateway;
+mod infra;
 mod openapi;
+mod python;
 mod sdk;
 mod steps;
 mod suite;
@@ -31,9 +36,24 @@ enum Command {
         #[arg(long)]
         quick: bool,
     },
-    /// Write docs/openapi.json
+    /// Lint infra/template.yaml
+    Template,
+    /// Deploy the release binaries to emulated AWS and use them there
+    E2e,
+    /// Build, deploy to AWS, and make the keys that are missing
+    Deploy {
+        /// A target of samconfig.toml: local, staging, prod
+        #[arg(long, default_value = "staging")]
+        target: String,
+        /// Address of an emulator, for the target `local`
+        #[arg(long, env = "AWS_ENDPOINT_URL")]
+        endpoint: Option<String>,
+        /// Parameters of the template beside those of the target, `Name=value`
+        parameters: Vec<String>,
+    },
+    /// Write docs/openapi.json and infra/api.yaml
     Openapi {
-        /// Write nothing; fail when the file is stale
+        /// Write nothing; fail when a file is stale
         #[arg(long)]
         check: bool,
     },
@@ -65,6 +85,17 @@ fn execute(command: Command) -> Result {
     match command {
         Command::Test { quick: true } => suite::quick(),
         Command::Test { quick: false } => suite::full(),
+        Command::Template => infra::check(),
+        Command::E2e => e2e::run_all(),
+        Command::Deploy { target, endpoint, parameters } => {
+            let mut target = deploy::Target::find(&target, endpoint)?;
+            for parameter in &parameters {
+                let (name, value) =
+                    parameter.split_once('=').ok_or_else(|| format!("`{parameter}` is not like Name=value"))?;
+                target.set(name, value);
+            }
+            deploy::deploy(&target)
+        }
         Command::Openapi { check } => {
             let document = openapi::document()?;
             if check { openapi::check(&document) } else { openapi::write(&document) }

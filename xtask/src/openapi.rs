@@ -1,9 +1,16 @@
-//! `docs/openapi.json`: the API document that the code generates, checked in so that a change of the API is reviewed.
+//! `docs/openapi.json`, the API document that the code generates, and `infra/api.yaml`, API Gateway's part of it. Both are
+//! checked in, so that a change of the API is reviewed.
 
 use std::path::PathBuf;
 use std::process::Command;
 
+use crate::gateway;
 use crate::steps::{Result, cannot_start, cargo, root, shown};
+
+/// The document.
+const DOCUMENT: &str = "docs/openapi.json";
+/// API Gateway's part of it.
+const GATEWAY: &str = "infra/api.yaml";
 
 /// The document, from a build of its own.
 pub(crate) fn document() -> Result<String> {
@@ -18,26 +25,33 @@ pub(crate) fn built_document() -> Result<String> {
     output(&mut Command::new(own.with_file_name("examples").join(name)))
 }
 
-/// Fails when the file is not the document.
+/// Fails when a file is not what the code says.
 pub(crate) fn check(document: &str) -> Result {
-    let written = std::fs::read_to_string(file()).unwrap_or_default();
-    // A checkout may have turned line ends.
-    if written.replace("\r\n", "\n") == document {
-        return Ok(());
-    }
-    let line = written.lines().zip(document.lines()).take_while(|(old, new)| old == new).count() + 1;
-    Err(format!("docs/openapi.json is stale from line {line} on: run `cargo xtask openapi`"))
+    is_current(DOCUMENT, document)?;
+    is_current(GATEWAY, &gateway::definition(document)?)
 }
 
-/// Writes the file.
+/// Writes the files.
 pub(crate) fn write(document: &str) -> Result {
-    std::fs::write(file(), document).map_err(|error| format!("docs/openapi.json cannot be written: {error}"))?;
-    println!("docs/openapi.json is written");
+    for (name, text) in [(DOCUMENT, document), (GATEWAY, &gateway::definition(document)?)] {
+        std::fs::write(file(name), text).map_err(|error| format!("{name} cannot be written: {error}"))?;
+        println!("{name} is written");
+    }
     Ok(())
 }
 
-fn file() -> PathBuf {
-    root().join("docs/openapi.json")
+fn is_current(name: &str, text: &str) -> Result {
+    let written = std::fs::read_to_string(file(name)).unwrap_or_default();
+    // A checkout may have turned line ends.
+    if written.replace("\r\n", "\n") == text {
+        return Ok(());
+    }
+    let line = written.lines().zip(text.lines()).take_while(|(old, new)| old == new).count() + 1;
+    Err(format!("{name} is stale from line {line} on: run `cargo xtask openapi`"))
+}
+
+fn file(name: &str) -> PathBuf {
+    root().join(name)
 }
 
 fn output(command: &mut Command) -> Result<String> {

@@ -1,6 +1,6 @@
 //! Answers that come whole.
 
-use std::{future::Future, sync::Arc};
+use std::sync::Arc;
 
 use axum::{body::Body, response::Response};
 use http::{HeaderMap, HeaderValue, header};
@@ -8,64 +8,100 @@ use tenantry_domain::usage::Status;
 use tenantry_providers::{ChatCall, ChatReply, CompleteReply, EmbeddingsCall, Provider, UpstreamError};
 use tenantry_web::ApiError;
 use tokio::sync::oneshot;
+use tracing::Instrument as _;
 
-use crate::{State, call::Call};
+use crate::{
+    State,
+    call::{Call, Proposal},
+};
 
-/// Asks for a chat completion that comes whole.
-pub(crate) async fn chat(
-    state: &State,
-    call: Call,
-    provider: Arc<dyn Provider>,
-    upstream: ChatCall,
-) -> Result<Response, ApiError> {
-    run(state, call, async move {
-        match provider.chat(upstream).await? {
-            ChatReply::Complete(reply) => Ok(reply),
-            ChatReply::Stream(_) => Err(UpstreamError::Protocol("a stream that nobody asked for".into())),
-        }
-    })
-    .await
+/// A question whose answer comes whole.
+pub(crate) enum Question {
+    /// A chat completion.
+    Chat(ChatCall),
+    /// Embeddings.
+    Embeddings(EmbeddingsCall),
 }
 
-/// Asks for embeddings.
-pub(crate) async fn embeddings(
+/// Asks in a task of its own and waits for the answer. A client that leaves meanwhile is charged what the
+/// vendor reports all the same: a whole answer is produced, and billed by the vendor, whoever still
+/// listens.
+pub(crate) async fn respond(
     state: &State,
-    call: Call,
+    proposal: Proposal,
     provider: Arc<dyn Provider>,
-    upstream: EmbeddingsCall,
+    question: Question,
 ) -> Result<Response, ApiError> {
-    run(state, call, async move { provider.embeddings(upstream).await }).await
-}
-
-/// Waits for the vendor in a task of its own. A client that leaves meanwhile is charged what the vendor
-/// reports all the same: a whole answer is produced, and billed by the vendor, whoever still listens.
-async fn run(
-    state: &State,
-    mut call: Call,
-    asking: impl Future<Output = Result<CompleteReply, UpstreamError>> + Send + 'static,
-) -> Result<Response, ApiError> {
-    let headers = call.limit_headers();
     let (tell, told) = oneshot::channel();
-    state.0.calls.spawn(async move {
-        let reply = match asking.await {
-            Ok(reply) => reply,
-            Err(error) => {
-                call.finish_unused().await;
-                let _ = tell.send(Err(failed(&error)));
-                return;
-            }
-        };
-        call.first_byte();
-        let status = if tell.is_closed() { Status::ClientClosed } else { Status::Ok };
-        call.finish_used(status, reply.usage, &reply.produced).await;
-        let _ = tell.send(Ok(reply));
-    });
-    let reply = told.await.map_err(|_| ApiError::internal("the task of a call died"))??;
+    let task = run(state.clone(), proposal, provider, question, tell);
+    state.0.calls.spawn(task.in_current_span());
+    let (headers, reply) = told.await.map_err(|_| ApiError::internal("the task of a call died"))??;
     let mut response = Response::new(Body::from(reply.body));
     *response.headers_mut() = headers;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     no_store(response.headers_mut());
     Ok(response)
+}
+
+type Told = Result<(HeaderMap, CompleteReply), ApiError>;
+
+async fn run(
+    state: State,
+    proposal: Proposal,
+    provider: Arc<dyn Provider>,
+    question: Question,
+    tell: oneshot::Sender<Told>,
+) {
+    let mut call = match Call::admit(&state, proposal).await {
+        Ok(call) => call,
+        Err(error) => {
+            let _ = tell.send(Err(error));
+            return;
+        }
+    };
+    if tell.is_closed() {
+        return call.finish_unused(Status::ClientClosed).await;
+    }
+    let reply = match ask(&call, &*provider, question).await {
+        Ok(reply) => reply,
+        Err(error) => {
+            finish_failed(call, &error).await;
+            let _ = tell.send(Err(failed(&error)));
+            return;
+        }
+    };
+    call.first_byte();
+    let headers = call.limit_headers();
+    let status = if tell.is_closed() { Status::ClientClosed } else { Status::Ok };
+    call.finish_used(status, reply.usage, &reply.produced).await;
+    let _ = tell.send(Ok((headers, reply)));
+}
+
+async fn ask(call: &Call, provider: &dyn Provider, question: Question) -> Result<CompleteReply, UpstreamError> {
+    match question {
+        Question::Chat(mut upstream) => {
+            upstream.max_completion_tokens = call.cap();
+            upstream.timing = call.timing();
+            match provider.chat(upstream).await? {
+                ChatReply::Complete(reply) => Ok(reply),
+                ChatReply::Stream(_) => Err(UpstreamError::Protocol("a stream that nobody asked for".into())),
+            }
+        }
+        Question::Embeddings(mut upstream) => {
+            upstream.timing = call.timing();
+            provider.embeddings(upstream).await
+        }
+    }
+}
+
+/// Settles a call whose vendor failed before the answer began. Our own limit is no failure of the
+/// vendor's: what was too large to pass on was produced.
+pub(crate) async fn finish_failed(call: Call, error: &UpstreamError) {
+    if matches!(error, UpstreamError::TooLarge) {
+        call.finish_as_held().await;
+    } else {
+        call.finish_unused(Status::UpstreamError).await;
+    }
 }
 
 /// A vendor's failure as the client gets it; the whole of it goes to the log.

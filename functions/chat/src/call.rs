@@ -11,10 +11,11 @@ use tenantry_domain::{
     catalogue::Model,
     metering::{Demand, Refusal},
     plans::Limit,
+    roles::Permission,
     usage::{Operation, Status, Tokens, UsageEvent},
 };
-use tenantry_providers::{Usage, openai::Produced};
-use tenantry_store::{Admission, Reservation};
+use tenantry_providers::{Timing, Usage, openai::Produced};
+use tenantry_store::{Admission, Reservation, TenantScope};
 use tenantry_web::{ApiError, Caller, router::TraceId};
 
 use crate::{BODY_LIMIT, State, Waits};
@@ -52,12 +53,28 @@ impl Estimate {
         }
     }
 
-    /// The estimate with the largest cap that `left` tokens cover, when the client leaves that open.
-    fn lowered_to(&self, left: u64) -> Option<Self> {
-        let cap = left.checked_sub(self.prompt_held())? / self.choices;
-        (!self.cap_is_fixed && self.cap > 0 && cap > 0).then_some(Self { cap: cap.min(self.cap), ..*self })
+    /// The estimate with the largest cap that the meter still covers, when the client leaves that open and
+    /// it is worth an answer.
+    fn lowered(&self, refusal: &Refusal, model: &Model) -> Option<Self> {
+        let tokens = match refusal {
+            Refusal::QuotaExceeded { resource: Resource::LlmTokens, left, .. } => {
+                left.checked_sub(self.prompt_held())?
+            }
+            Refusal::OutOfCredits { left, .. } => {
+                let prompt = model.price.at_most(&Self { cap: 0, ..*self }.most());
+                // The price is rounded up once, so a unit less is certainly covered.
+                let rest = u128::from(left.checked_sub(prompt)?.saturating_sub(1)) * 1_000_000;
+                u64::try_from(rest.checked_div(u128::from(model.price.output))?).ok()?
+            }
+            _ => return None,
+        };
+        let cap = (tokens / self.choices).min(self.cap);
+        (!self.cap_is_fixed && cap >= SHORTEST_ANSWER).then_some(Self { cap, ..*self })
     }
 }
+
+/// A cap that is lowered below this many tokens would cut off any answer.
+const SHORTEST_ANSWER: u64 = 16;
 
 /// What every charged call takes beside its tokens.
 const fn charge(operation: Operation) -> Amounts {
@@ -86,34 +103,67 @@ pub(crate) struct Call {
 
 /// What a call is about, before it is admitted.
 pub(crate) struct Proposal {
-    pub(crate) model: Arc<Model>,
-    pub(crate) operation: Operation,
-    pub(crate) streamed: bool,
-    pub(crate) estimate: Estimate,
-    pub(crate) trace: TraceId,
+    scope: TenantScope,
+    model: Arc<Model>,
+    operation: Operation,
+    streamed: bool,
+    estimate: Estimate,
+    key: Option<KeyId>,
+    member: UserId,
+    trace: TraceId,
+}
+
+impl Proposal {
+    /// A call that `caller` wants to make.
+    ///
+    /// # Errors
+    /// 403 when the caller may not call models.
+    pub(crate) fn new(
+        caller: &Caller,
+        trace: TraceId,
+        model: Arc<Model>,
+        operation: Operation,
+        streamed: bool,
+        estimate: Estimate,
+    ) -> Result<Self, ApiError> {
+        let scope = caller.scope(Permission::CallModels)?.clone();
+        let (key, member) = (caller.key().cloned(), caller.member().clone());
+        Ok(Self { scope, model, operation, streamed, estimate, key, member, trace })
+    }
 }
 
 impl Call {
-    /// Asks the meter. Nothing is sent to a vendor without the [`Call`] that this returns.
+    /// Asks the meter. Nothing is sent to a vendor without the [`Call`] that this returns. Runs in the
+    /// call's own task: a handler that is dropped between the write and its answer would leave the hold.
     ///
     /// # Errors
-    /// 402, 429, 503: nothing is held then.
-    pub(crate) async fn admit(
-        state: &State,
-        caller: &Caller,
-        scope: &tenantry_store::TenantScope,
-        proposal: Proposal,
-    ) -> Result<Self, ApiError> {
-        let Proposal { model, operation, streamed, mut estimate, trace } = proposal;
+    /// 402, 429, 503: nothing is held then, or what is held is given back.
+    pub(crate) async fn admit(state: &State, proposal: Proposal) -> Result<Self, ApiError> {
+        let Proposal { scope, model, operation, streamed, mut estimate, key, member, trace } = proposal;
+        // The hold is counted from later than this, so it outlives the call's deadline.
+        let started = Instant::now();
         let hold_for = Millis::try_from((state.0.waits.call + Waits::HOLD_GRACE).as_millis()).unwrap_or(Millis::MAX);
-        let request = RequestId::new();
         let store = &state.0.store;
-        let mut admission = store.reserve(scope, &request, &estimate.demand(&model, operation), hold_for).await?;
-        if let Admission::Refused(Refusal::QuotaExceeded { resource: Resource::LlmTokens, left, .. }) = &admission
-            && let Some(lowered) = estimate.lowered_to(*left)
+        let request = RequestId::at(store.now());
+        let reserve = async |estimate: &Estimate| {
+            let admission = store.reserve(&scope, &request, &estimate.demand(&model, operation), hold_for).await;
+            if admission.is_err() {
+                // Perhaps the write was applied and only its answer lost.
+                let (store, scope, request) = (store.clone(), scope.clone(), request.clone());
+                state.0.calls.spawn(async move {
+                    if let Err(error) = store.release(&scope, &request).await {
+                        tracing::warn!(%request, %error, "if it holds something, that will expire");
+                    }
+                });
+            }
+            admission
+        };
+        let mut admission = reserve(&estimate).await?;
+        if let Admission::Refused(refusal) = &admission
+            && let Some(lowered) = estimate.lowered(refusal, &model)
         {
             estimate = lowered;
-            admission = store.reserve(scope, &request, &estimate.demand(&model, operation), hold_for).await?;
+            admission = reserve(&estimate).await?;
         }
         let reservation = match admission {
             Admission::Admitted(reservation) => reservation,
@@ -122,19 +172,21 @@ impl Call {
         // The day that it is booked on lies in the period it was charged to, whatever clocks say.
         let period = reservation.hold().period;
         let at = store.now().clamp(period.start(), period.end() - 1);
+        let state = state.clone();
+        let first_byte = None;
         Ok(Self {
-            state: state.clone(),
+            state,
             reservation,
             model,
             operation,
             streamed,
             estimate,
-            key: caller.key().cloned(),
-            member: caller.member().clone(),
+            key,
+            member,
             trace,
             at,
-            started: Instant::now(),
-            first_byte: None,
+            started,
+            first_byte,
         })
     }
 
@@ -143,14 +195,26 @@ impl Call {
         self.estimate.cap
     }
 
+    /// How long the vendor may take. The hold outlives this.
+    pub(crate) fn timing(&self) -> Timing {
+        self.state.0.waits.from(self.started)
+    }
+
     /// Notes that the client is getting its first byte.
     pub(crate) fn first_byte(&mut self) {
         self.first_byte.get_or_insert_with(|| self.started.elapsed());
     }
 
-    /// The vendor failed before it produced anything: recorded, and charged nothing.
-    pub(crate) async fn finish_unused(self) {
-        self.finish(Status::UpstreamError, Tokens::default(), false).await;
+    /// Nothing was produced: recorded, and charged nothing.
+    pub(crate) async fn finish_unused(self, status: Status) {
+        self.finish(status, None, false).await;
+    }
+
+    /// An answer was produced, but nobody can say how long it is: charged as held.
+    pub(crate) async fn finish_as_held(self) {
+        let completion = self.estimate.cap.saturating_mul(self.estimate.choices);
+        let tokens = Tokens { prompt: self.estimate.prompt, completion, ..Tokens::default() };
+        self.finish(Status::Interrupted, Some(tokens), true).await;
     }
 
     /// Something was produced: charged by the vendor's count, or by ours when that is missing or absurd.
@@ -168,7 +232,7 @@ impl Call {
                 (Tokens { prompt: self.estimate.prompt, completion, ..Tokens::default() }, true)
             }
         };
-        self.finish(status, tokens, estimated).await;
+        self.finish(status, Some(tokens), estimated).await;
     }
 
     /// Whether a vendor may have counted this. What is beyond twice the model's own limits (vendors count
@@ -186,16 +250,17 @@ impl Call {
 
     /// Event first, then settlement: a crash in between leaves a hold, which expires and is settled by
     /// the record. Without the event nothing is settled, and the hold is charged as held.
-    async fn finish(self, status: Status, tokens: Tokens, estimated: bool) {
+    async fn finish(self, status: Status, used: Option<Tokens>, estimated: bool) {
         let hold = self.reservation.hold();
-        let (charged, credits) = if status == Status::UpstreamError {
-            (Amounts::NONE, 0)
-        } else {
-            let used = charge(self.operation).with(Resource::LlmTokens, tokens.total());
-            (used.min(&hold.amounts), self.model.price.of(&tokens).min(hold.credits))
+        let tokens = used.unwrap_or_default();
+        let (charged, credits) = match used {
+            None => (Amounts::NONE, 0),
+            Some(tokens) => {
+                let most = charge(self.operation).with(Resource::LlmTokens, tokens.total());
+                (most.min(&hold.amounts), self.model.price.of(&tokens).min(hold.credits))
+            }
         };
-        let overrun =
-            if status == Status::UpstreamError { 0 } else { tokens.total() - charged.get(Resource::LlmTokens) };
+        let overrun = tokens.total() - charged.get(Resource::LlmTokens);
         let scope = self.reservation.scope();
         let event = UsageEvent {
             id: self.reservation.request().clone(),
@@ -273,18 +338,43 @@ fn millis(duration: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use tenantry_domain::catalogue::{Catalogue, TokenPrice};
+
     use super::*;
+
+    fn model(price: TokenPrice) -> Model {
+        let text = include_str!("../../../infra/catalogue.toml");
+        let catalogue = Catalogue::parse(text).unwrap();
+        Model { price, ..(**catalogue.model("gpt-4.1-mini").unwrap()).clone() }
+    }
+
+    fn quota(left: u64) -> Refusal {
+        Refusal::QuotaExceeded { resource: Resource::LlmTokens, limit: 0, left, resets_at: 0 }
+    }
 
     #[test]
     fn only_a_cap_that_the_client_left_open_is_lowered() {
         let open = Estimate { prompt: 100, cap: 16_000, cap_is_fixed: false, choices: 2 };
+        let free = model(TokenPrice::default());
         assert_eq!(open.prompt_held(), 157);
-        assert_eq!(open.lowered_to(1_157).unwrap().cap, 500);
-        assert_eq!(open.lowered_to(1_000_000).unwrap().cap, 16_000);
-        assert!(open.lowered_to(158).is_none());
-        assert!(open.lowered_to(10).is_none());
-        assert!(Estimate { cap_is_fixed: true, ..open }.lowered_to(1_157).is_none());
-        let lowered = open.lowered_to(1_157).unwrap();
+        assert_eq!(open.lowered(&quota(1_157), &free).unwrap().cap, 500);
+        assert_eq!(open.lowered(&quota(1_000_000), &free).unwrap().cap, 16_000);
+        assert!(open.lowered(&quota(157 + 31), &free).is_none(), "too short for an answer");
+        assert!(open.lowered(&quota(10), &free).is_none());
+        assert!(Estimate { cap_is_fixed: true, ..open }.lowered(&quota(1_157), &free).is_none());
+        let lowered = open.lowered(&quota(1_157), &free).unwrap();
         assert!(lowered.most().total() <= 1_157);
+    }
+
+    #[test]
+    fn credits_lower_the_cap_to_what_they_cover() {
+        let open = Estimate { prompt: 100, cap: 16_000, cap_is_fixed: false, choices: 2 };
+        let priced = model(TokenPrice { input: 1_000_000, cached_input: None, output: 3_000_000 });
+        for left in [400, 1_000, 5_000, 95_000] {
+            let lowered = open.lowered(&Refusal::OutOfCredits { left, needed: 0 }, &priced).unwrap();
+            assert!(lowered.demand(&priced, Operation::Chat).credits <= left, "{left}: {lowered:?}");
+        }
+        assert!(open.lowered(&Refusal::OutOfCredits { left: 100, needed: 0 }, &priced).is_none());
+        assert!(open.lowered(&Refusal::TooManyInFlight { limit: 1 }, &priced).is_none());
     }
 }

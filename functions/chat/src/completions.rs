@@ -5,23 +5,23 @@ use axum::{
     extract::{Request, State},
     response::Response,
 };
+use std::time::Instant;
 use tenantry_domain::{
     catalogue::{self, Model, ModelKind},
     roles::Permission,
     usage::Operation,
 };
-use tenantry_providers::{CapField, ChatCall, Timing, tokens::count_prompt_map};
+use tenantry_providers::{CapField, ChatCall, tokens::count_prompt_map};
 use tenantry_web::{
     ApiError, Caller,
-    error::OpenAiError,
     extract::{body, require_json},
     router::TraceId,
 };
-use tokio::time::Instant;
 
 use crate::{
-    answer,
-    call::{Call, Estimate, Proposal},
+    answer::{self, Question},
+    call::{Estimate, Proposal},
+    errors::ModelErrors,
     request::ChatRequest,
     stream,
 };
@@ -35,16 +35,7 @@ use crate::{
     })),
     responses(
         (status = 200, description = "OpenAI's chat completion, or its chunks as server-sent events", body = serde_json::Value),
-        (status = 400, description = "The request is wrong; `param` names the field", body = OpenAiError),
-        (status = 401, body = OpenAiError),
-        (status = 402, description = "Out of credits", body = OpenAiError),
-        (status = 404, description = "No such model", body = OpenAiError),
-        (status = 413, body = OpenAiError),
-        (status = 415, body = OpenAiError),
-        (status = 429, description = "`rate_limited`, `quota_exceeded` or `too_many_in_flight`", body = OpenAiError),
-        (status = 502, description = "The vendor failed", body = OpenAiError),
-        (status = 503, body = OpenAiError),
-        (status = 504, description = "The vendor took too long", body = OpenAiError),
+        ModelErrors,
     ),
 )]
 pub(crate) async fn create(
@@ -53,35 +44,34 @@ pub(crate) async fn create(
     Extension(trace): Extension<TraceId>,
     http_request: Request,
 ) -> Result<Response, ApiError> {
-    let scope = caller.scope(Permission::CallModels)?;
+    caller.scope(Permission::CallModels)?;
     require_json(http_request.headers())?;
-    let request = ChatRequest::parse(&body(http_request, &()).await?)?;
+    let body = body(http_request, &()).await?;
+    let request = ChatRequest::parse(&body)?;
     let (model, provider) = state.0.models.find(&request.model)?;
     if model.kind != ModelKind::Chat {
         return Err(ApiError::invalid("/model", "is not a chat model; use POST /api/v1/embeddings"));
     }
-    let prompt = count_prompt_map(&request.members);
+    let (members, image_tokens) = (request.members.clone(), model.image_tokens);
+    let prompt = state.count(body.len(), move || count_prompt_map(&members, image_tokens)).await?;
     let estimate = estimate(&model, &request, prompt);
-    let proposal =
-        Proposal { model: model.clone(), operation: Operation::Chat, streamed: request.stream, estimate, trace };
-    let call = Call::admit(&state, &caller, scope, proposal).await?;
-    let waits = state.0.waits;
+    let proposal = Proposal::new(&caller, trace, model.clone(), Operation::Chat, request.stream, estimate)?;
     let upstream = ChatCall {
         request: request.members,
         client_model: request.model,
         upstream_model: model.upstream_name().to_owned(),
-        max_completion_tokens: call.cap(),
+        max_completion_tokens: estimate.cap,
         cap_field: match model.cap_field {
             catalogue::CapField::MaxTokens => CapField::MaxTokens,
             catalogue::CapField::MaxCompletionTokens => CapField::MaxCompletionTokens,
         },
         stream: request.stream,
-        timing: Timing { first_byte: waits.first_byte, idle: waits.idle, deadline: Instant::now() + waits.call },
+        timing: state.0.waits.from(Instant::now()),
     };
     if request.stream {
-        stream::respond(&state, call, provider, upstream).await
+        stream::respond(&state, proposal, provider, upstream).await
     } else {
-        answer::chat(&state, call, provider, upstream).await
+        answer::respond(&state, proposal, provider, Question::Chat(upstream)).await
     }
 }
 

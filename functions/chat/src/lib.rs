@@ -9,20 +9,27 @@ mod answer;
 mod call;
 mod completions;
 mod embeddings;
+mod errors;
 mod models;
 mod request;
 mod stream;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::{Router, extract::FromRef};
+use tenantry_providers::Timing;
 use tenantry_store::Store;
 use tenantry_web::{
+    ApiError,
     auth::Authenticator,
     config::{self, ConfigError, Env},
-    queue::{SqsQueue, UsageQueue},
+    queue::UsageQueue,
     router::{ErrorShape, finish},
 };
+use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -31,6 +38,9 @@ pub use models::Models;
 /// Largest request body in bytes: what Lambda takes (6 MB), which also holds for `host`, so that what
 /// works there works deployed.
 pub const BODY_LIMIT: usize = 6 * 1024 * 1024;
+
+/// Bodies up to this many bytes are counted where they are read: it takes a millisecond at most.
+const COUNTED_AT_ONCE: usize = 32 * 1024;
 
 /// How long the gateway waits for vendors.
 #[derive(Debug, Clone, Copy)]
@@ -58,6 +68,11 @@ impl Waits {
         Ok(Self { call, first_byte: call, idle: call.min(Duration::from_secs(120)) })
     }
 
+    /// For a call that began at `started`.
+    pub(crate) fn from(&self, started: Instant) -> Timing {
+        Timing { first_byte: self.first_byte, idle: self.idle, deadline: (started + self.call).into() }
+    }
+
     /// Time between the end of a call and the expiry of its hold, for telling the queue and settling.
     pub const HOLD_GRACE: Duration = Duration::from_secs(30);
 }
@@ -73,6 +88,7 @@ struct Shared {
     models: Models,
     waits: Waits,
     calls: TaskTracker,
+    counting: Semaphore,
 }
 
 impl State {
@@ -80,7 +96,9 @@ impl State {
     #[must_use]
     pub fn new(authenticator: Authenticator, queue: Arc<dyn UsageQueue>, models: Models, waits: Waits) -> Self {
         let store = authenticator.store.clone();
-        Self(Arc::new(Shared { authenticator, store, queue, models, waits, calls: TaskTracker::new() }))
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let (calls, counting) = (TaskTracker::new(), Semaphore::new(cores));
+        Self(Arc::new(Shared { authenticator, store, queue, models, waits, calls, counting }))
     }
 
     /// The state of the Lambda function: `TABLE_NAME`, `JWT_JWKS`, `JWT_ISSUER`, `USAGE_QUEUE_URL`, the
@@ -91,10 +109,23 @@ impl State {
     pub async fn from_env(env: &Env) -> Result<Self, ConfigError> {
         let store = config::store(env).await?;
         let authenticator = Authenticator::from_env(env, store)?;
-        let url = env.required("USAGE_QUEUE_URL")?;
-        let aws = aws_config::defaults(aws_config::BehaviorVersion::v2026_01_12()).load().await;
-        let queue = SqsQueue::new(aws_sdk_sqs::Client::new(&aws), url);
+        let queue = config::queue(env, "USAGE_QUEUE_URL").await?;
         Ok(Self::new(authenticator, Arc::new(queue), Models::from_env(env)?, Waits::from_env(env)?))
+    }
+
+    /// Counts the tokens of a body of `bytes` bytes. A large one takes up to a second and would hold up every
+    /// stream of its thread, so it is counted elsewhere, as many at once as there are cores.
+    pub(crate) async fn count(
+        &self,
+        bytes: usize,
+        count: impl FnOnce() -> u64 + Send + 'static,
+    ) -> Result<u64, ApiError> {
+        if bytes <= COUNTED_AT_ONCE {
+            return Ok(count());
+        }
+        let failed = |error: &dyn std::fmt::Display| ApiError::internal(format!("counting tokens: {error}"));
+        let _turn = self.0.counting.acquire().await.map_err(|error| failed(&error))?;
+        tokio::task::spawn_blocking(count).await.map_err(|error| failed(&error))
     }
 
     /// The models that can be called.

@@ -5,10 +5,10 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 use axum::{body::Body, response::Response};
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream::poll_fn};
-use http::{HeaderValue, header};
+use http::{HeaderMap, HeaderValue, header};
 use tenantry_domain::usage::Status;
 use tenantry_providers::{
-    ChatCall, ChatReply, ChatStream, Provider, StreamPart, Usage,
+    ChatCall, ChatReply, ChatStream, Provider, StreamPart, UpstreamError, Usage,
     openai::{Produced, RelayOutcome, StreamEnd},
 };
 use tenantry_web::ApiError;
@@ -16,34 +16,38 @@ use tokio::{
     sync::{mpsc, oneshot},
     time::{Instant, timeout, timeout_at},
 };
+use tracing::Instrument as _;
 
 use crate::{
     State,
-    answer::{failed, no_store},
-    call::Call,
+    answer::{failed, finish_failed, no_store},
+    call::{Call, Proposal},
 };
 
 /// A comment goes out when the vendor was silent for this long, so that proxies keep the connection.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 const KEEP_ALIVE_COMMENT: &[u8] = b": keep-alive\n\n";
 
-/// Parts that may wait for a slow client; then the vendor waits too.
-const BUFFERED_PARTS: usize = 16;
+/// Parts that may wait for a slow client; then the vendor waits too. Few, because one may be megabytes.
+const BUFFERED_PARTS: usize = 2;
+
+/// How long the vendor's usage is waited for when the client left after the last word: it comes right
+/// behind, and counts what nobody sees, such as hidden reasoning.
+const LAST_CHUNK: Duration = Duration::from_secs(2);
 
 /// Starts the stream in a task of its own, which settles however the stream ends. The response begins
 /// when the vendor has accepted; until then its errors have a status of their own.
 pub(crate) async fn respond(
     state: &State,
-    call: Call,
+    proposal: Proposal,
     provider: Arc<dyn Provider>,
     upstream: ChatCall,
 ) -> Result<Response, ApiError> {
-    let headers = call.limit_headers();
-    let deadline = upstream.timing.deadline;
     let (accepted, begins) = oneshot::channel();
     let (parts, mut receiver) = mpsc::channel::<Bytes>(BUFFERED_PARTS);
-    state.0.calls.spawn(relay(call, provider, upstream, accepted, parts, deadline));
-    begins.await.map_err(|_| ApiError::internal("the task of a call died"))??;
+    let task = run(state.clone(), proposal, provider, upstream, accepted, parts);
+    state.0.calls.spawn(task.in_current_span());
+    let headers = begins.await.map_err(|_| ApiError::internal("the task of a call died"))??;
     let body = poll_fn(move |context| receiver.poll_recv(context)).map(Ok::<_, Infallible>);
     let mut response = Response::new(Body::from_stream(body));
     *response.headers_mut() = headers;
@@ -54,14 +58,27 @@ pub(crate) async fn respond(
     Ok(response)
 }
 
-async fn relay(
-    mut call: Call,
+async fn run(
+    state: State,
+    proposal: Proposal,
     provider: Arc<dyn Provider>,
-    upstream: ChatCall,
-    mut accepted: oneshot::Sender<Result<(), ApiError>>,
+    mut upstream: ChatCall,
+    mut accepted: oneshot::Sender<Result<HeaderMap, ApiError>>,
     parts: mpsc::Sender<Bytes>,
-    deadline: Instant,
 ) {
+    let mut call = match Call::admit(&state, proposal).await {
+        Ok(call) => call,
+        Err(error) => {
+            let _ = accepted.send(Err(error));
+            return;
+        }
+    };
+    if accepted.is_closed() {
+        return call.finish_unused(Status::ClientClosed).await;
+    }
+    upstream.max_completion_tokens = call.cap();
+    upstream.timing = call.timing();
+    let deadline = upstream.timing.deadline;
     let reply = tokio::select! {
         reply = provider.chat(upstream) => reply,
         // The client left before the vendor answered. The vendor has the prompt, and bills it.
@@ -75,21 +92,24 @@ async fn relay(
             // Some servers ignore `stream`. The answer was produced, so it counts; the client asked for
             // events and gets an error, because guessing chunks would be making them up.
             call.finish_used(Status::Interrupted, reply.usage, &reply.produced).await;
-            let error =
-                tenantry_providers::UpstreamError::Protocol("a whole answer where a stream was asked for".into());
+            let error = UpstreamError::Protocol("a whole answer where a stream was asked for".into());
             let _ = accepted.send(Err(failed(&error)));
             return;
         }
         Err(error) => {
-            call.finish_unused().await;
+            finish_failed(call, &error).await;
             let _ = accepted.send(Err(failed(&error)));
             return;
         }
     };
     // A client that left just now is noticed by the first part that cannot be sent.
-    let _ = accepted.send(Ok(()));
+    let _ = accepted.send(Ok(call.limit_headers()));
     let last = pump(&mut call, &mut stream, &parts, deadline).await;
-    settle(call, stream.into_outcome()).await;
+    if last.is_none() && stream.has_finished_choices() {
+        let rest = async { while stream.next().await.is_some() {} };
+        let _ = timeout(LAST_CHUNK, rest).await;
+    }
+    settle(call, stream.into_outcome(), last.is_none()).await;
     if let Some(last) = last {
         let _ = parts.send(last).await;
     }
@@ -127,8 +147,10 @@ async fn pump(
 
 /// The stated rules: the vendor failed before the first token, nothing; it failed later, or the client
 /// left, what was produced until then.
-async fn settle(call: Call, outcome: RelayOutcome) {
+async fn settle(call: Call, outcome: RelayOutcome, client_left: bool) {
+    let complete = matches!(outcome.ended, StreamEnd::Done);
     let status = match &outcome.ended {
+        _ if client_left => Status::ClientClosed,
         StreamEnd::Done => Status::Ok,
         StreamEnd::Abandoned => Status::ClientClosed,
         StreamEnd::UpstreamError(error) => {
@@ -141,11 +163,10 @@ async fn settle(call: Call, outcome: RelayOutcome) {
         }
     };
     if status == Status::Interrupted && !outcome.saw_first_token {
-        call.finish_unused().await;
-    } else {
-        let usage = if status == Status::Ok { outcome.usage } else { whole(outcome.usage, &outcome.produced) };
-        call.finish_used(status, usage, &outcome.produced).await;
+        return call.finish_unused(Status::UpstreamError).await;
     }
+    let usage = if complete { outcome.usage } else { whole(outcome.usage, &outcome.produced) };
+    call.finish_used(status, usage, &outcome.produced).await;
 }
 
 /// Usage that a vendor reported on the way covers only what came before it; then our count is the better.

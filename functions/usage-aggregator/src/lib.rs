@@ -5,53 +5,55 @@
 
 use std::collections::BTreeMap;
 
-use aws_lambda_events::sqs::{BatchItemFailure, SqsBatchResponse, SqsEvent, SqsMessage};
+use aws_lambda_events::sqs::{SqsBatchResponse, SqsEvent};
+use futures_util::{StreamExt as _, stream};
 use tenantry_domain::{OrgId, usage::UsageEvent};
 use tenantry_store::{Store, TenantScope};
+use tenantry_web::queue::{self, Failures, Message};
 
-/// One message of a queue.
-#[derive(Debug, Clone)]
-pub struct Message {
-    /// The queue's name for the delivery.
-    pub id: String,
-    /// A [`UsageEvent`] as JSON.
-    pub body: String,
-}
+/// Tenants whose usage is written at the same time.
+const TENANTS_AT_ONCE: usize = 8;
 
-/// Writes a batch; returns the ids of the messages that have to be delivered again. A message that is
-/// no usage event fails alone.
-pub async fn aggregate(store: &Store, batch: &[Message]) -> Vec<String> {
-    let mut failed = vec![];
-    let mut tenants: BTreeMap<OrgId, (Vec<UsageEvent>, Vec<&str>)> = BTreeMap::new();
+/// Writes a batch. A message that is no usage event, or one that the store refuses, fails alone.
+pub async fn aggregate(store: &Store, batch: &[Message]) -> Failures {
+    let mut failures = Failures::default();
+    let mut tenants: BTreeMap<OrgId, Vec<(UsageEvent, String)>> = BTreeMap::new();
     for message in batch {
         match serde_json::from_str::<UsageEvent>(&message.body) {
-            Ok(event) => {
-                let (events, ids) = tenants.entry(event.org.clone()).or_default();
-                events.push(event);
-                ids.push(&message.id);
-            }
+            Ok(event) => tenants.entry(event.org.clone()).or_default().push((event, message.id.clone())),
             Err(error) => {
-                tracing::error!(message = message.id, %error, "not a usage event");
-                failed.push(message.id.clone());
+                tracing::error!(message_id = message.id, %error, "not a usage event");
+                failures.poison.push(message.id.clone());
             }
         }
     }
-    for (org, (events, ids)) in tenants {
-        // Only our own functions can send to the queue, and they write the tenant they authenticated.
-        #[allow(clippy::disallowed_methods, reason = "the queue's consumer acts for the tenant of the event")]
-        let scope = TenantScope::authenticated(org);
-        match store.write_usage(&scope, &events).await {
-            Ok(report) if report.duplicates > 0 => {
-                tracing::info!(org = %scope.org(), written = report.written, duplicates = report.duplicates, "redelivered usage");
-            }
-            Ok(_) => {}
-            Err(error) => {
-                tracing::error!(org = %scope.org(), %error, "usage was not written, and will be delivered again");
-                failed.extend(ids.into_iter().map(ToOwned::to_owned));
-            }
-        }
+    let mut written =
+        stream::iter(tenants).map(|(org, deliveries)| write(store, org, deliveries)).buffer_unordered(TENANTS_AT_ONCE);
+    while let Some(more) = written.next().await {
+        failures.again.extend(more.again);
+        failures.poison.extend(more.poison);
     }
-    failed
+    failures
+}
+
+async fn write(store: &Store, org: OrgId, deliveries: Vec<(UsageEvent, String)>) -> Failures {
+    // Only our own functions can send to the queue, and they write the tenant they authenticated.
+    #[allow(clippy::disallowed_methods, reason = "the queue's consumer acts for the tenant of the event")]
+    let scope = TenantScope::authenticated(org);
+    let (events, ids): (Vec<_>, Vec<_>) = deliveries.into_iter().unzip();
+    let report = match store.write_usage(&scope, &events).await {
+        Ok(report) => report,
+        Err(error) => {
+            tracing::error!(org = %scope.org(), %error, "usage was not written, and will be delivered again");
+            return Failures { again: ids, poison: vec![] };
+        }
+    };
+    if report.duplicates > 0 {
+        tracing::info!(org = %scope.org(), written = report.written, duplicates = report.duplicates, "redelivered usage");
+    }
+    let refused = |event: &UsageEvent| report.rejected.contains(&event.id);
+    let poison = events.iter().zip(ids).filter(|(event, _)| refused(event)).map(|(_, id)| id);
+    Failures { again: vec![], poison: poison.collect() }
 }
 
 /// The Lambda handler: one SQS batch, with the failed messages named (`ReportBatchItemFailures`).
@@ -59,21 +61,5 @@ pub async fn aggregate(store: &Store, batch: &[Message]) -> Vec<String> {
 /// # Errors
 /// When a message failed that has no id to name it by; then SQS delivers the whole batch again.
 pub async fn handle(store: &Store, event: SqsEvent) -> Result<SqsBatchResponse, &'static str> {
-    let message = |record: SqsMessage| Message {
-        id: record.message_id.unwrap_or_default(),
-        body: record.body.unwrap_or_default(),
-    };
-    let batch: Vec<_> = event.records.into_iter().map(message).collect();
-    let failed = aggregate(store, &batch).await;
-    if failed.iter().any(String::is_empty) {
-        return Err("a message without an id failed");
-    }
-    let failures = failed.into_iter().map(|id| {
-        let mut failure = BatchItemFailure::default();
-        failure.item_identifier = id;
-        failure
-    });
-    let mut response = SqsBatchResponse::default();
-    response.batch_item_failures = failures.collect();
-    Ok(response)
+    queue::answer(aggregate(store, &queue::messages(event)).await)
 }

@@ -1,9 +1,12 @@
 //! The `usage` function on AWS Lambda.
 
 use tenantry_usage::{State, router};
-use tenantry_web::serve::{Fatal, serve};
+use tenantry_web::{
+    router::ErrorShape,
+    serve::{Fatal, serve},
+};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Fatal> {
-    serve(|env| async move { Ok(router(State::from_env(&env).await?)) }).await
+    serve(ErrorShape::Problem, |env| async move { Ok(router(State::from_env(&env).await?)) }).await
 }

@@ -99,6 +99,9 @@ pub struct Model {
     /// Which member caps the completion.
     #[serde(default)]
     pub cap_field: CapField,
+    /// The most tokens that one image of a prompt costs.
+    #[serde(default = "image_tokens")]
+    pub image_tokens: u64,
     /// Version of the price rule; raised with every change of the prices.
     #[serde(default = "first_version")]
     pub price_version: u32,
@@ -107,6 +110,12 @@ pub struct Model {
     pub price: TokenPrice,
     /// What the vendor charges the platform in micro-dollars per million tokens.
     pub cost: TokenPrice,
+}
+
+/// More than an image costs on nearly every model: OpenAI's newer ones take up to 3,800, Anthropic's up to
+/// 4,800 at the highest resolution, Google's some 1,100 to 5,000.
+const fn image_tokens() -> u64 {
+    5_000
 }
 
 const fn first_version() -> u32 {

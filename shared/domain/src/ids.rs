@@ -3,7 +3,14 @@
 //! An id is a UUIDv7 (RFC 9562) in Crockford's base32, lower case, always 26 characters: it sorts by
 //! time of creation, is easy to find in a log, and cannot be taken for an id of another kind.
 
-use std::{fmt, str::FromStr};
+use std::{
+    fmt,
+    str::FromStr,
+    sync::{
+        LazyLock,
+        atomic::{AtomicU32, Ordering},
+    },
+};
 
 use data_encoding::Encoding;
 use uuid::Uuid;
@@ -12,7 +19,7 @@ use uuid::Uuid;
 pub const ENCODED_LEN: usize = 26;
 
 /// Crockford's alphabet. Its order is ASCII order, so encoded ids sort as the numbers do.
-static BASE32: std::sync::LazyLock<Encoding> = std::sync::LazyLock::new(|| {
+static BASE32: LazyLock<Encoding> = LazyLock::new(|| {
     let mut spec = data_encoding::Specification::new();
     spec.symbols.push_str("0123456789abcdefghjkmnpqrstvwxyz");
     // The symbols are a constant of 32 distinct ASCII characters, which is all that can fail here.
@@ -28,6 +35,25 @@ pub struct IdError {
 
 fn encode(uuid: Uuid) -> String {
     BASE32.encode(uuid.as_bytes())
+}
+
+/// A UUIDv7 of this time. Those of one process sort in the order in which they were made, also within a
+/// millisecond: a counter of 32 bits that starts anywhere comes before the random bits (RFC 9562, 6.2).
+fn uuid_at(millis: i64) -> Uuid {
+    static COUNTER: LazyLock<AtomicU32> = LazyLock::new(|| {
+        // Half of the range is left to count in.
+        AtomicU32::new((Uuid::now_v7().as_u128() & 0x7fff_ffff) as u32)
+    });
+    let time = u128::from(u64::try_from(millis).unwrap_or(0)) << 80;
+    let counter = u128::from(COUNTER.fetch_add(1, Ordering::Relaxed));
+    let random = Uuid::now_v7().as_u128() & ((1 << 42) - 1);
+    Uuid::from_u128(time | (7 << 76) | ((counter >> 20) << 64) | (0b10 << 62) | ((counter & 0xf_ffff) << 42) | random)
+}
+
+/// The first 48 bits of a UUIDv7.
+fn created_at(short: &str) -> i64 {
+    let bytes = BASE32.decode(short.as_bytes()).unwrap_or_default();
+    bytes.iter().take(6).fold(0, |at, byte| (at << 8) | i64::from(*byte))
 }
 
 fn check(text: &str, prefix: &'static str) -> Result<(), IdError> {
@@ -60,6 +86,12 @@ macro_rules! ids {
                 Self(format!("{}{}", $prefix, encode(Uuid::now_v7())))
             }
 
+            /// A new id that was made at `millis` since the epoch, by whatever clock that is.
+            #[must_use]
+            pub fn at(millis: i64) -> Self {
+                Self(format!("{}{}", $prefix, encode(uuid_at(millis))))
+            }
+
             /// The id as text, prefix and all.
             #[must_use]
             pub fn as_str(&self) -> &str {
@@ -70,6 +102,12 @@ macro_rules! ids {
             #[must_use]
             pub fn short(&self) -> &str {
                 &self.0[$prefix.len()..]
+            }
+
+            /// When the id was made, in milliseconds since the epoch (RFC 9562, 5.7).
+            #[must_use]
+            pub fn created_at(&self) -> i64 {
+                created_at(self.short())
             }
 
             /// The id whose [`short`](Self::short) form this is.
@@ -141,6 +179,12 @@ mod tests {
         assert_eq!(first.as_str().parse::<OrgId>().unwrap(), first);
         assert_eq!(OrgId::from_short(first.short()).unwrap(), first);
         assert!(first < second);
+        let known = OrgId(format!("org_{}", encode(Uuid::from_u128(0x0190_0000_0001_7000_8000_0000_0000_0000))));
+        assert_eq!(known.created_at(), 0x0190_0000_0001);
+        assert_eq!(OrgId::at(1_795_176_000_123).created_at(), 1_795_176_000_123);
+        assert!(OrgId::at(5) < OrgId::at(5), "in the order in which they were made");
+        assert_eq!(uuid_at(5).get_version_num(), 7);
+        assert_eq!(uuid_at(5).get_variant(), uuid::Variant::RFC4122);
     }
 
     #[test]

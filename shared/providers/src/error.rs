@@ -9,6 +9,7 @@ use serde_json::Value;
 use thiserror::Error;
 
 use crate::key::VendorKey;
+use crate::openai::client::MAX_ANSWER_BYTES;
 
 /// Longer messages of vendors are cut here (in characters).
 const LONGEST_MESSAGE: usize = 2000;
@@ -29,6 +30,9 @@ pub enum UpstreamError {
     /// The connection broke or what came is not what the protocol says.
     #[error("upstream protocol error: {0}")]
     Protocol(String),
+    /// A whole answer outgrew our own limit. The vendor produced it, and bills it.
+    #[error("the upstream's answer is larger than {MAX_ANSWER_BYTES} bytes")]
+    TooLarge,
 }
 
 /// Which wait took too long.
@@ -68,7 +72,7 @@ impl UpstreamError {
     /// The status for the client.
     pub fn status(&self) -> StatusCode {
         match self {
-            Self::Connect(_) | Self::Protocol(_) => StatusCode::BAD_GATEWAY,
+            Self::Connect(_) | Self::Protocol(_) | Self::TooLarge => StatusCode::BAD_GATEWAY,
             Self::Timeout(_) => StatusCode::GATEWAY_TIMEOUT,
             Self::Status(error) => error.status,
         }
@@ -82,6 +86,10 @@ impl UpstreamError {
                 ErrorBody::upstream("upstream_timeout", "The model's provider took too long to answer.")
             }
             Self::Protocol(_) => ErrorBody::upstream("upstream_protocol", "The model's provider sent a broken answer."),
+            Self::TooLarge => ErrorBody::upstream(
+                "upstream_too_large",
+                "The model's provider sent an answer that is larger than the 64 MiB that pass through here.",
+            ),
             Self::Status(error) => error.body.clone(),
         }
     }
@@ -90,27 +98,8 @@ impl UpstreamError {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Status(error) => error.retry_after,
-            Self::Connect(_) | Self::Timeout(_) | Self::Protocol(_) => None,
+            Self::Connect(_) | Self::Timeout(_) | Self::Protocol(_) | Self::TooLarge => None,
         }
-    }
-
-    /// Another key or channel of the same model may answer: nothing was sent, or the vendor refused for a reason that
-    /// lies with it or with our key. A timeout or a broken connection may have made the vendor work already.
-    pub fn is_retryable(&self) -> bool {
-        match self {
-            Self::Connect(_) => true,
-            Self::Timeout(_) | Self::Protocol(_) => false,
-            Self::Status(error) => {
-                self.blames_key()
-                    || error.upstream_status == StatusCode::TOO_MANY_REQUESTS
-                    || error.upstream_status.is_server_error()
-            }
-        }
-    }
-
-    /// The vendor refused our key or our account (401, 402, 403, 407, or it says so in words): the key should rest and the operator be told.
-    pub fn blames_key(&self) -> bool {
-        matches!(self, Self::Status(error) if error.body.is_upstream_auth())
     }
 }
 

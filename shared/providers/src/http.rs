@@ -55,7 +55,6 @@ pub enum HttpError {
 #[derive(Clone)]
 pub struct HttpClient {
     client: Client<Connector, Full<Bytes>>,
-    connector: Connector,
 }
 
 impl fmt::Debug for HttpClient {
@@ -91,17 +90,8 @@ impl HttpClient {
             // A request is sent again only when the pooled connection turned out closed and gave the whole request back
             // unsent (hyper's `TrySendError` still holds the message), so no vendor ever works twice for it.
             .retry_canceled_requests(true)
-            .build(connector.clone());
-        Self { client, connector }
-    }
-
-    /// Loads the system's root certificates now instead of at the first https call. Costs 2 ms when the file is in the
-    /// page cache and some 30 ms when not, so a function with free initialization time may want it there.
-    ///
-    /// # Errors
-    /// [`HttpError::Connect`] when the system has no usable root certificates.
-    pub async fn warm_up(&self) -> Result<(), HttpError> {
-        self.connector.https().await.map(drop).map_err(|error| HttpError::Connect(error.to_string()))
+            .build(connector);
+        Self { client }
     }
 
     /// Posts JSON and returns the response as soon as its head is in. Dropping the future or the response closes the

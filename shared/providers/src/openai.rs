@@ -7,6 +7,7 @@ pub mod produced;
 pub mod relay;
 pub mod request;
 pub mod response;
+mod said;
 
 pub use client::{BaseUrlError, OpenAiUpstream};
 pub use produced::Produced;

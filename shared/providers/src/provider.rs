@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 pub use futures_util::future::BoxFuture;
 
-use crate::error::{ErrorBody, TimeoutPhase, UpstreamError};
+use crate::error::{TimeoutPhase, UpstreamError};
 pub use crate::openai::request::CapField;
 use crate::openai::{Produced, RelayOptions, RelayOutcome, RelayState, StreamRelay};
 use crate::usage::Usage;
@@ -185,16 +185,10 @@ impl ChatStream {
         Some(StreamPart::Last(self.out.split().freeze()))
     }
 
-    /// Ends the stream early, for instance near the function's time limit: closes the vendor's connection, and
-    /// [`next`](Self::next) then gives the terminal event with this error (or the end the answer had already come to).
-    pub fn fail(&mut self, error: ErrorBody) {
-        self.source = None;
-        self.relay.fail(error);
-    }
-
-    /// The vendor produced something.
-    pub fn saw_first_token(&self) -> bool {
-        self.relay.saw_first_token()
+    /// Every choice seen so far has ended: what may still come is the usage and `[DONE]`. False before the first chunk
+    /// with a choice, and for a moment perhaps true when several choices come one after the other.
+    pub fn has_finished_choices(&self) -> bool {
+        self.relay.has_finished_choices()
     }
 
     /// What is known about the call, at any time: a stream that was not read to its end counts as abandoned. The vendor's

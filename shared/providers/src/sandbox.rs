@@ -16,16 +16,16 @@ use crate::provider::{BoxFuture, ChatCall, ChatReply, ChatStream, CompleteReply,
 use crate::sse::DEFAULT_MAX_EVENT_BYTES;
 use crate::tokens;
 
-/// The name of the model.
-pub const SANDBOX_MODEL: &str = "sandbox/echo";
 /// What `system_fingerprint` says.
 const FINGERPRINT: &str = "sandbox";
 /// The answers claim to be made then (2025-01-01), so that the same question gives the same bytes.
 const CREATED: u64 = 1_735_689_600;
+/// What an image costs here, where nobody looks at it.
+const IMAGE_TOKENS: u64 = 1;
 /// Dimensions of an embedding: the least, the most, and what is given unasked.
 const DIMENSIONS: (u64, u64, u64) = (8, 1536, 256);
 
-/// The provider of [`SANDBOX_MODEL`].
+/// The provider of the sandbox's models.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SandboxProvider;
 
@@ -49,7 +49,7 @@ fn echo(request: &Map<String, Value>, cap: u64) -> Echo {
     let text = if prompt.is_empty() { "(nothing to echo)".to_owned() } else { prompt };
     let whole = tokens::count_text(&text);
     let (text, finish_reason) = if whole <= cap { (text.as_str(), "stop") } else { (prefix(&text, cap), "length") };
-    let prompt_tokens = tokens::count_prompt_map(request);
+    let prompt_tokens = tokens::count_prompt_map(request, IMAGE_TOKENS);
     let completion_tokens = tokens::count_text(text);
     Echo {
         id: format!("chatcmpl-sandbox-{:016x}", hash(text.as_bytes())),

@@ -50,7 +50,7 @@ async fn it_says_the_last_user_message_back() {
     assert_eq!(answer["choices"][0]["finish_reason"], "stop");
     assert_eq!(answer["system_fingerprint"], "sandbox");
     let usage = reply.usage.reported().unwrap();
-    assert_eq!(usage.prompt_tokens, count_prompt(&request));
+    assert_eq!(usage.prompt_tokens, count_prompt(&request, IMAGE_TOKENS));
     assert_eq!(usage.completion_tokens, count_text("Hello there,\n 天气 👩‍👩‍👧!"));
     assert_eq!(complete(request, 100).await.1.body, reply.body, "the same question gives the same bytes");
 }

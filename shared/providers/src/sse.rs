@@ -1,8 +1,9 @@
 //! An incremental parser of server-sent events, byte by byte and without I/O.
 //!
-//! It follows the event-stream grammar of the WHATWG HTML standard (section 9.2.6) with two deliberate differences:
-//! data stays bytes (decoding is the reader's business, so invalid UTF-8 is not an error here), and
-//! [`SseParser::finish`] dispatches a last event that lacks its blank line, because OpenAI-compatible servers forget it.
+//! It follows the event-stream grammar of the WHATWG HTML standard (section 9.2.6) with three deliberate differences:
+//! data stays bytes (decoding is the reader's business, so invalid UTF-8 is not an error here), `id` and `retry` are not
+//! read (they are for reconnecting, which no chat stream allows), and [`SseParser::finish`] dispatches a last event that
+//! lacks its blank line, because OpenAI-compatible servers forget it.
 
 use thiserror::Error;
 
@@ -25,8 +26,8 @@ pub enum SseError {
 pub enum SseItem<'a> {
     /// A dispatched event.
     Event(SseEvent<'a>),
-    /// A comment line without its colon: what servers send to keep a connection alive.
-    Comment(&'a [u8]),
+    /// A comment line: what servers send to keep a connection alive.
+    Comment,
 }
 
 /// One event of a stream.
@@ -36,8 +37,6 @@ pub struct SseEvent<'a> {
     pub event: &'a [u8],
     /// The `data` lines joined by LF.
     pub data: &'a [u8],
-    /// The last event id of the stream so far; empty when none was given.
-    pub id: &'a [u8],
 }
 
 /// The parser. Feed it with [`push`](Self::push) and end it with [`finish`](Self::finish).
@@ -54,8 +53,6 @@ pub struct SseParser {
     data: Vec<u8>,
     has_data: bool,
     event: Vec<u8>,
-    id: Vec<u8>,
-    retry_ms: Option<u64>,
     /// The last byte was a CR, so an LF that comes next belongs to it.
     after_cr: bool,
     /// No line has been completed: a byte order mark may still lead it.
@@ -76,17 +73,10 @@ impl SseParser {
             data: Vec::new(),
             has_data: false,
             event: Vec::new(),
-            id: Vec::new(),
-            retry_ms: None,
             after_cr: false,
             at_start: true,
             failed: None,
         }
-    }
-
-    /// The reconnection time in milliseconds the stream last asked for.
-    pub fn retry_ms(&self) -> Option<u64> {
-        self.retry_ms
     }
 
     /// Reads the next bytes of the stream and calls `on_item` for whatever they complete.
@@ -192,7 +182,7 @@ impl SseParser {
         }
         let (name, value) = match line.iter().position(|&byte| byte == b':') {
             Some(0) => {
-                on_item(SseItem::Comment(&line[1..]));
+                on_item(SseItem::Comment);
                 return;
             }
             Some(colon) => {
@@ -216,14 +206,6 @@ impl SseParser {
                 self.event.clear();
                 self.event.extend_from_slice(value);
             }
-            // The standard ignores an id that contains NUL.
-            b"id" if !value.contains(&0) => {
-                self.id.clear();
-                self.id.extend_from_slice(value);
-            }
-            b"retry" if !value.is_empty() && value.iter().all(u8::is_ascii_digit) => {
-                self.retry_ms = std::str::from_utf8(value).ok().and_then(|digits| digits.parse().ok());
-            }
             _ => {}
         }
     }
@@ -231,7 +213,7 @@ impl SseParser {
     fn dispatch(&mut self, borrowed: &mut Borrowed<'_>, on_item: &mut impl FnMut(SseItem<'_>)) {
         if std::mem::take(&mut self.has_data) {
             let data = borrowed.take().unwrap_or(&self.data);
-            on_item(SseItem::Event(SseEvent { event: &self.event, data, id: &self.id }));
+            on_item(SseItem::Event(SseEvent { event: &self.event, data }));
         }
         self.data.clear();
         if self.data.capacity() > 64 * 1024 {

@@ -8,16 +8,14 @@ use super::*;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Item {
-    Event { event: Vec<u8>, data: Vec<u8>, id: Vec<u8> },
-    Comment(Vec<u8>),
+    Event { event: Vec<u8>, data: Vec<u8> },
+    Comment,
 }
 
 fn own(item: SseItem<'_>) -> Item {
     match item {
-        SseItem::Event(SseEvent { event, data, id }) => {
-            Item::Event { event: event.to_vec(), data: data.to_vec(), id: id.to_vec() }
-        }
-        SseItem::Comment(text) => Item::Comment(text.to_vec()),
+        SseItem::Event(SseEvent { event, data }) => Item::Event { event: event.to_vec(), data: data.to_vec() },
+        SseItem::Comment => Item::Comment,
     }
 }
 
@@ -36,7 +34,7 @@ fn parse<'a>(limit: usize, pieces: impl IntoIterator<Item = &'a [u8]>) -> (Vec<I
 }
 
 fn data(text: &str) -> Item {
-    Item::Event { event: Vec::new(), data: text.as_bytes().to_vec(), id: Vec::new() }
+    Item::Event { event: Vec::new(), data: text.as_bytes().to_vec() }
 }
 
 fn items(stream: &str) -> Vec<Item> {
@@ -74,27 +72,14 @@ fn data_lines_are_joined() {
 fn comments_and_unknown_fields() {
     assert_eq!(
         items(": ping\n\n:\ndata: a\n: inside\nfoo: bar\n\n"),
-        [Item::Comment(b" ping".to_vec()), Item::Comment(vec![]), Item::Comment(b" inside".to_vec()), data("a")]
+        [Item::Comment, Item::Comment, Item::Comment, data("a")]
     );
 }
 
 #[test]
-fn event_id_and_retry() {
-    let mut parser = SseParser::default();
-    let mut found = Vec::new();
-    parser
-        .push(
-            b"event: error\nid: 7\nretry: 1500\nretry: x\ndata: a\n\nid: a\0b\ndata: b\n\nevent: lost\n\ndata: c\n\nid\ndata:d\n\n",
-            |item| found.push(own(item)),
-        )
-        .unwrap();
-    let event = |event: &str, data: &str, id: &str| Item::Event {
-        event: event.as_bytes().to_vec(),
-        data: data.as_bytes().to_vec(),
-        id: id.as_bytes().to_vec(),
-    };
-    assert_eq!(found, [event("error", "a", "7"), event("", "b", "7"), event("", "c", "7"), event("", "d", "")]);
-    assert_eq!(parser.retry_ms(), Some(1500));
+fn an_event_has_its_own_type() {
+    let found = items("event: error\nid: 7\nretry: 1500\ndata: a\n\ndata: b\n\nevent: lost\n\ndata: c\n\nid\n\n");
+    assert_eq!(found, [Item::Event { event: b"error".to_vec(), data: b"a".to_vec() }, data("b"), data("c")]);
 }
 
 #[test]
@@ -115,7 +100,7 @@ fn the_last_event_may_lack_its_end() {
 #[test]
 fn invalid_utf8_is_passed_on() {
     let (found, _) = parse(100, [&b"data: \xff\xfe\n\n"[..]]);
-    assert_eq!(found, [Item::Event { event: vec![], data: vec![0xff, 0xfe], id: vec![] }]);
+    assert_eq!(found, [Item::Event { event: vec![], data: vec![0xff, 0xfe] }]);
 }
 
 #[test]

@@ -6,11 +6,12 @@
 //! tokenizers differ by some tens of percent: a count is an estimate for them, and flagged so in records.
 
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 mod bpe;
 mod classes;
 mod hash;
+mod parts;
 mod split;
 
 /// Longer pieces are cut here and counted block by block, which bounds the memory a hostile text can make the merging
@@ -29,15 +30,16 @@ const PRIMING: u64 = 3;
 const PER_TOOL: u64 = 7;
 const TOOLS_END: u64 = 12;
 
-/// A flat estimate for an image. Source: OpenAI's vision pricing for gpt-4o: 85 + 170 per tile of 512 px, at most 8
-/// tiles after scaling (2048 × 768 at the worst is 4 × 2). `detail: low` is 85.
-pub const IMAGE_TOKENS: u64 = 85 + 170 * 8;
-/// An image asked for with `detail: "low"`.
-pub const LOW_DETAIL_IMAGE_TOKENS: u64 = 85;
-/// A flat estimate for an audio part: two minutes at 10 tokens a second (OpenAI: 1 token per 100 ms of input).
-pub const AUDIO_TOKENS: u64 = 1200;
-/// A flat estimate for an attached file, whose pages we cannot see: about ten pages of text.
-pub const FILE_TOKENS: u64 = 8000;
+/// The least that an audio part is taken to cost: two minutes at 10 tokens a second (OpenAI: 1 token per 100 ms of input).
+const AUDIO_TOKENS: u64 = 1200;
+/// Bytes of base64 to a token of audio. At 10 tokens a second, speech of a low bit rate (12 kbit/s, as Opus and AMR make it)
+/// is 1,500 bytes or 2,000 of base64 a second; ordinary MP3 and WAV have fewer tokens to the byte.
+const AUDIO_BYTES_PER_TOKEN: u64 = 200;
+/// The least that an attached file is taken to cost, whose pages we cannot see: about ten pages of text.
+const FILE_TOKENS: u64 = 8000;
+/// Bytes of base64 to a token of a file. Vendors bill a page of a PDF as its text and as an image, 1,000 to 3,000 tokens; a
+/// scanned page, or one with figures, is 100 to 300 KB of base64.
+const FILE_BYTES_PER_TOKEN: u64 = 100;
 
 /// The tokens of a text. Linear in its length for ordinary text and n·log(4096) at the worst.
 pub fn count_text(text: &str) -> u64 {
@@ -51,18 +53,20 @@ pub fn count_text(text: &str) -> u64 {
     count
 }
 
-/// The tokens of a chat request's prompt: messages, tool definitions and the response format.
+/// The tokens of a chat request's prompt: messages, tool definitions and the response format. `image_tokens` is what the
+/// model makes of one image at the most: it differs by a factor of thirty between models. `detail: "low"` lowers it only
+/// with some vendors, hence not here: what is held too low is given away.
 ///
-/// Nothing in the request can make it fail: what has an unexpected shape is counted as its JSON text, except binary
-/// parts, which are counted flat ([`IMAGE_TOKENS`], [`AUDIO_TOKENS`], [`FILE_TOKENS`]).
-pub fn count_prompt(body: &Value) -> u64 {
-    body.as_object().map_or(0, count_prompt_map)
+/// Nothing in the request can make it fail: what has an unexpected shape is counted as its text, except binary parts:
+/// images are counted flat, audio and files by their size.
+pub fn count_prompt(body: &Value, image_tokens: u64) -> u64 {
+    body.as_object().map_or(0, |body| count_prompt_map(body, image_tokens))
 }
 
 /// [`count_prompt`] for a request that is held as its members.
-pub fn count_prompt_map(body: &serde_json::Map<String, Value>) -> u64 {
+pub fn count_prompt_map(body: &Map<String, Value>, image_tokens: u64) -> u64 {
     let messages = body.get("messages").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-    let mut count = PRIMING + messages.iter().map(count_message).sum::<u64>();
+    let mut count = PRIMING + messages.iter().map(|message| count_message(message, image_tokens)).sum::<u64>();
     for (list, definition) in [("tools", "function"), ("functions", "")] {
         if let Some(tools) = body.get(list).and_then(Value::as_array).filter(|tools| !tools.is_empty()) {
             count += TOOLS_END;
@@ -75,50 +79,24 @@ pub fn count_prompt_map(body: &serde_json::Map<String, Value>) -> u64 {
     count
 }
 
-fn count_message(message: &Value) -> u64 {
+fn count_message(message: &Value, image_tokens: u64) -> u64 {
     let Some(message) = message.as_object() else { return PER_MESSAGE + count_json(message) };
     let mut count = PER_MESSAGE;
     for (name, value) in message {
         count += match (name.as_str(), value) {
             (_, Value::Null) => 0,
-            ("content", Value::Array(parts)) => parts.iter().map(count_part).sum(),
+            // Answers with images in them are sent back as they came.
+            ("content" | "images", Value::Array(_) | Value::Object(_)) => parts::count(value, image_tokens),
             ("name", value) => PER_NAME + count_plain(value),
             ("tool_calls", Value::Array(calls)) => {
                 calls.iter().map(|call| PER_MESSAGE + count_json(call.get("function").unwrap_or(call))).sum()
             }
             // An earlier spoken answer is referred to by its id.
-            ("audio", _) => AUDIO_TOKENS,
+            ("audio", value) => parts::audio(value),
             (_, value) => count_plain(value),
         };
     }
     count
-}
-
-fn count_part(part: &Value) -> u64 {
-    let kind = part.get("type").and_then(Value::as_str).unwrap_or_default();
-    let has = |name| part.get(name).is_some();
-    match kind {
-        "text" | "refusal" => part.get(kind).map_or(0, count_plain),
-        _ if kind.contains("image") || has("image_url") => {
-            let low = part.get("image_url").and_then(|image| image.get("detail")).is_some_and(|detail| detail == "low");
-            if low { LOW_DETAIL_IMAGE_TOKENS } else { IMAGE_TOKENS }
-        }
-        _ if kind.contains("audio") || has("input_audio") => AUDIO_TOKENS,
-        _ if kind.contains("file") || kind.contains("video") || has("file") || holds_binary(part) => FILE_TOKENS,
-        _ => count_plain(part),
-    }
-}
-
-/// A part of a kind we do not know that carries a file: a data URL, or a long string without any space as base64 is.
-fn holds_binary(part: &Value) -> bool {
-    match part {
-        Value::String(text) => {
-            text.starts_with("data:") || (text.len() > 4096 && text.bytes().all(|byte| byte.is_ascii_graphic()))
-        }
-        Value::Array(items) => items.iter().any(holds_binary),
-        Value::Object(members) => members.values().any(holds_binary),
-        _ => false,
-    }
 }
 
 /// A string as its text, anything else as its JSON.

@@ -21,8 +21,16 @@ pub(crate) enum Transacted {
     Refused(Vec<bool>),
 }
 
-/// How often a transaction is tried when others touch the same items at the same moment.
-const CONFLICT_TRIES: u32 = 5;
+/// How often a write is tried when others touch the same items at the same moment.
+pub(crate) const CONFLICT_TRIES: u32 = 8;
+
+/// Waits before try number `attempt` + 1: longer each time, and differently long for each who waits.
+pub(crate) async fn back_off(attempt: u32) {
+    use std::hash::BuildHasher as _;
+    let longest = 5 << attempt.min(6);
+    let jitter = std::hash::RandomState::new().hash_one(attempt) % longest;
+    tokio::time::sleep(std::time::Duration::from_millis(longest / 2 + jitter / 2)).await;
+}
 
 /// Unwraps a builder, which fails only when this crate forgot a required field.
 pub(crate) fn build<T>(built: std::result::Result<T, aws_sdk_dynamodb::error::BuildError>) -> Result<T> {
@@ -43,7 +51,10 @@ impl Store {
     /// Runs `writes` as one transaction. A conflict with another transaction is tried again: it says
     /// nothing about the conditions.
     pub(crate) async fn transact(&self, writes: Vec<TransactWriteItem>) -> Result<Transacted> {
-        for attempt in 1..=CONFLICT_TRIES {
+        for attempt in 0..CONFLICT_TRIES {
+            if attempt > 0 {
+                back_off(attempt).await;
+            }
             let answer = self.db.transact_write_items().set_transact_items(Some(writes.clone())).send().await;
             let error = match answer {
                 Ok(_) => return Ok(Transacted::Done),
@@ -60,10 +71,12 @@ impl Store {
             let transient = |code: &&str| {
                 matches!(*code, "None" | "TransactionConflict" | "ThrottlingError" | "ProvisionedThroughputExceeded")
             };
+            if codes.contains(&"ValidationError") {
+                return Err(StoreError::Rejected(format!("{codes:?}")));
+            }
             if !codes.iter().all(transient) {
                 return Err(StoreError::from_sdk(error));
             }
-            tokio::time::sleep(std::time::Duration::from_millis(5 << attempt)).await;
         }
         Err(StoreError::Contention)
     }

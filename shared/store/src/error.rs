@@ -12,6 +12,9 @@ pub enum StoreError {
     /// DynamoDB cannot be reached, is throttling or answered nonsense. Trying again later may help.
     #[error("the database did not answer: {0}")]
     Unavailable(String),
+    /// DynamoDB refuses the request itself, and will refuse it again. A fault of ours, or hostile data.
+    #[error("the database refused a request: {0}")]
+    Rejected(String),
     /// An item is not what this version writes. Somebody has to look.
     #[error("stored item {key}: {what}")]
     Corrupt {
@@ -37,6 +40,12 @@ impl StoreError {
         let message = error.message().map(ToOwned::to_owned).unwrap_or_else(|| {
             std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string)
         });
-        Self::Unavailable(format!("{code}: {message}"))
+        let text = format!("{code}: {message}");
+        match code.as_str() {
+            "ValidationException" => Self::Rejected(text),
+            // A transaction was writing the item at that moment. The SDK does not try that again.
+            "TransactionConflictException" => Self::Contention,
+            _ => Self::Unavailable(text),
+        }
     }
 }

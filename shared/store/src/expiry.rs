@@ -2,14 +2,14 @@
 
 use aws_sdk_dynamodb::types::TransactWriteItem;
 use tenantry_domain::{
-    Millis, OrgId, RequestId,
+    Millis, RequestId,
     metering::{Hold, Meter},
     usage::{Operation, Status, Tokens, UsageEvent},
 };
 
 use crate::{
     Store, TenantScope,
-    db::{Range, Transacted, build, prefix_end},
+    db::{Transacted, build},
     error::Result,
     keys,
     meter::names,
@@ -18,6 +18,9 @@ use crate::{
 /// The model that an expired request is booked under when nothing is known of it.
 pub const UNKNOWN_MODEL: &str = "unknown";
 
+/// How many expired holds a request settles on its way.
+const LAZILY: usize = 3;
+
 impl Store {
     /// Settles every expired hold of the tenant: at the recorded usage when the record exists, else at
     /// what was held, marked `expired`. Returns how many there were.
@@ -25,52 +28,37 @@ impl Store {
     /// # Errors
     /// [`StoreError`](crate::StoreError).
     pub async fn sweep_holds(&self, scope: &TenantScope) -> Result<usize> {
-        let meter = self.meter(scope).await?;
-        self.settle_expired(scope, &meter, self.now()).await
-    }
-
-    /// The tenants of one shard of the register, for work that visits every tenant.
-    ///
-    /// # Errors
-    /// [`StoreError`](crate::StoreError).
-    pub async fn tenants_of_shard(&self, shard: u8) -> Result<Vec<OrgId>> {
-        let pk = keys::shard(shard);
-        let items = self.all(Range { limit: 1000, ..Range::between(&pk, "T#", &prefix_end("T#")) }).await?;
-        items.iter().map(|item| crate::item::Reader(item).parsed("org")).collect()
-    }
-
-    /// How many shards the register has.
-    #[must_use]
-    pub const fn shards() -> u8 {
-        keys::SHARDS
-    }
-
-    pub(crate) async fn settle_expired(&self, scope: &TenantScope, meter: &Meter, now: Millis) -> Result<usize> {
-        let mut settled = 0;
+        let (meter, now) = (self.meter(scope).await?, self.now());
+        let (mut settled, mut failed) = (0, None);
         for (request, hold) in meter.holds.iter().filter(|(_, hold)| hold.is_expired(now)) {
-            self.expire(scope, request, hold, now).await?;
-            settled += 1;
+            // One hold that cannot be settled keeps none of the others.
+            match self.expire(scope, request, hold).await {
+                Ok(()) => settled += 1,
+                Err(error) => failed = Some(error),
+            }
         }
-        Ok(settled)
+        failed.map_or(Ok(settled), Err)
     }
 
-    /// The lazy part of the sweep: at most one hold, and a failure is left to the next one, because the
-    /// request that noticed has been admitted already.
-    pub(crate) async fn settle_one_expired(&self, scope: &TenantScope, meter: &Meter, now: Millis) {
-        if let Some((request, hold)) = meter.holds.iter().find(|(_, hold)| hold.is_expired(now))
-            && let Err(error) = self.expire(scope, request, hold, now).await
-        {
-            tracing::warn!(org = %scope.org(), %request, %error, "an expired hold could not be settled");
+    /// The lazy part of the sweep, in the way of a request: a few, and a failure is left to the next.
+    pub(crate) async fn settle_some_expired(&self, scope: &TenantScope, meter: &Meter, now: Millis) -> usize {
+        let mut settled = 0;
+        for (request, hold) in meter.holds.iter().filter(|(_, hold)| hold.is_expired(now)).take(LAZILY) {
+            match self.expire(scope, request, hold).await {
+                Ok(()) => settled += 1,
+                Err(error) => tracing::warn!(org = %scope.org(), %request, %error, "an expired hold was not settled"),
+            }
         }
+        settled
     }
 
-    async fn expire(&self, scope: &TenantScope, request: &RequestId, hold: &Hold, now: Millis) -> Result<()> {
+    async fn expire(&self, scope: &TenantScope, request: &RequestId, hold: &Hold) -> Result<()> {
         loop {
             if let Some(record) = self.usage_record(scope, hold.period, request).await? {
                 self.settle_hold(scope, request, hold, &record.charged, record.credits).await?;
                 return Ok(());
             }
-            let event = expired_event(scope, request, hold, now);
+            let event = expired_event(scope, request, hold);
             let remove = self
                 .update(&keys::meter(scope))
                 .update_expression("REMOVE #holds.#request")
@@ -93,12 +81,12 @@ impl Store {
     }
 }
 
-fn expired_event(scope: &TenantScope, request: &RequestId, hold: &Hold, now: Millis) -> UsageEvent {
+fn expired_event(scope: &TenantScope, request: &RequestId, hold: &Hold) -> UsageEvent {
     UsageEvent {
         id: request.clone(),
         org: scope.org().clone(),
-        // The day it is booked on; the period stays that of the hold.
-        at: now.clamp(hold.period.start(), hold.period.end() - 1),
+        // When the request was made, within the period that it was charged to.
+        at: request.created_at().clamp(hold.period.start(), hold.period.end() - 1),
         period: hold.period.index(),
         key: None,
         member: None,

@@ -16,6 +16,8 @@
 //! | `U#<usr>` | `SES#<ses>` | session |
 //! | `E#<e-mail>` | `EMAIL` | who owns an address |
 //! | `SHARD#<nn>` | `T#<org>` | register of tenants, for work that visits all of them |
+//! | `MAIL#<id>` | `SEND` | whether a mail was sent, or who is at it |
+//! | `MAIL#TO#<e-mail>` | `<template>#<hour>` | how many mails somebody got |
 //!
 //! Parts that come from outside are typed ids, checked names or hashes, so none can contain `#`.
 
@@ -133,6 +135,15 @@ pub(crate) fn session(user: &UserId, session: &SessionId) -> Key {
 
 pub(crate) fn email(email: &Email) -> Key {
     Key::new(format!("E#{email}"), "EMAIL")
+}
+
+/// `id` has no `#`, so it is no `TO#`.
+pub(crate) fn mail(id: &str) -> Key {
+    Key::new(format!("MAIL#{id}"), "SEND")
+}
+
+pub(crate) fn mails_to(email: &Email, template: &str, hour: i64) -> Key {
+    Key::new(format!("MAIL#TO#{email}"), format!("{template}#{hour}"))
 }
 
 pub(crate) fn shard(number: u8) -> String {

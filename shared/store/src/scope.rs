@@ -13,8 +13,8 @@ pub struct TenantScope {
 
 impl TenantScope {
     /// The scope of `org`. Whoever calls this vouches that the caller was authenticated as `org`;
-    /// `clippy.toml` forbids it everywhere but where access tokens are verified, where usage events are
-    /// consumed, and where a timer visits every tenant.
+    /// `clippy.toml` forbids it everywhere but where access tokens are verified and where usage events are
+    /// consumed.
     #[must_use]
     pub const fn authenticated(org: OrgId) -> Self {
         Self { org }
@@ -34,6 +34,11 @@ impl TenantScope {
     /// A session's row names the tenant it acts for.
     pub(crate) fn of_session(session: &Session) -> Self {
         Self { org: session.org.clone() }
+    }
+
+    /// The register lists the tenants there are, for work that is done for each of them.
+    pub(crate) const fn of_registered(org: OrgId) -> Self {
+        Self { org }
     }
 
     /// A membership row names the tenant that its user may act in.

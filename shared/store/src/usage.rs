@@ -37,7 +37,7 @@ pub struct RollUpKey {
 }
 
 impl RollUpKey {
-    fn of(event: &UsageEvent) -> Self {
+    pub(crate) fn of(event: &UsageEvent) -> Self {
         Self {
             day: day(event.at),
             model: event.model.clone(),
@@ -77,7 +77,7 @@ pub struct Sums {
 }
 
 impl Sums {
-    fn of(event: &UsageEvent) -> Self {
+    pub(crate) fn of(event: &UsageEvent) -> Self {
         Self {
             requests: 1,
             errors: u64::from(event.status != Status::Ok),
@@ -92,20 +92,20 @@ impl Sums {
     /// Adds `other` to these sums.
     pub fn add(&mut self, other: &Self) {
         let (tokens, more) = (&mut self.tokens, &other.tokens);
-        tokens.prompt += more.prompt;
-        tokens.cached += more.cached;
-        tokens.completion += more.completion;
-        tokens.reasoning += more.reasoning;
-        self.requests += other.requests;
-        self.errors += other.errors;
+        tokens.prompt = tokens.prompt.saturating_add(more.prompt);
+        tokens.cached = tokens.cached.saturating_add(more.cached);
+        tokens.completion = tokens.completion.saturating_add(more.completion);
+        tokens.reasoning = tokens.reasoning.saturating_add(more.reasoning);
+        self.requests = self.requests.saturating_add(other.requests);
+        self.errors = self.errors.saturating_add(other.errors);
         self.charged = self.charged.plus(&other.charged);
-        self.credits += other.credits;
-        self.cost += other.cost;
-        self.overrun += other.overrun;
+        self.credits = self.credits.saturating_add(other.credits);
+        self.cost = self.cost.saturating_add(other.cost);
+        self.overrun = self.overrun.saturating_add(other.overrun);
     }
 
     /// The stored attributes: one list for writing and, with [`Self::from_numbers`], for reading.
-    fn numbers(&self) -> [(&'static str, u64); 13] {
+    pub(crate) fn numbers(&self) -> [(&'static str, u64); 13] {
         [
             ("requests", self.requests),
             ("errors", self.errors),
@@ -142,12 +142,14 @@ impl Sums {
 }
 
 /// What a batch of events came to.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct WriteReport {
     /// Records written.
     pub written: usize,
     /// Events that had been counted before.
     pub duplicates: usize,
+    /// Events that DynamoDB will not take, however often they come.
+    pub rejected: Vec<RequestId>,
 }
 
 /// One page of a list.
@@ -170,28 +172,52 @@ impl Store {
         let mut seen = HashSet::new();
         let mut distinct: Vec<&UsageEvent> = events.iter().filter(|event| seen.insert(&event.id)).collect();
         report.duplicates = events.len() - distinct.len();
-        distinct.sort_by_key(|event| RollUpKey::of(event));
+        distinct.sort_by_cached_key(|event| RollUpKey::of(event));
         for chunk in chunks(&distinct) {
-            let mut chunk = chunk.to_vec();
-            while !chunk.is_empty() {
-                match self.transact(self.usage_writes(scope, &chunk)?).await? {
-                    Transacted::Done => {
-                        report.written += chunk.len();
-                        break;
-                    }
-                    Transacted::Refused(refused) => {
-                        let before = chunk.len();
-                        let mut refused = refused.into_iter();
-                        chunk.retain(|_| !refused.next().unwrap_or(false));
-                        report.duplicates += before - chunk.len();
-                        if chunk.len() == before {
-                            return Err(StoreError::Contention);
+            match self.write_chunk(scope, chunk.to_vec(), &mut report).await {
+                // One of them is at fault; the others need not share its fate.
+                Err(StoreError::Rejected(_)) => {
+                    for event in chunk {
+                        match self.write_chunk(scope, vec![event], &mut report).await {
+                            Err(StoreError::Rejected(error)) => {
+                                tracing::error!(request = %event.id, error, ?event, "usage that cannot be written");
+                                report.rejected.push(event.id.clone());
+                            }
+                            other => other?,
                         }
+                    }
+                }
+                other => other?,
+            }
+        }
+        Ok(report)
+    }
+
+    /// One transaction, again without the events that it refuses because they are recorded.
+    async fn write_chunk(
+        &self,
+        scope: &TenantScope,
+        mut chunk: Vec<&UsageEvent>,
+        report: &mut WriteReport,
+    ) -> Result<()> {
+        while !chunk.is_empty() {
+            match self.transact(self.usage_writes(scope, &chunk)?).await? {
+                Transacted::Done => {
+                    report.written += chunk.len();
+                    break;
+                }
+                Transacted::Refused(refused) => {
+                    let before = chunk.len();
+                    let mut refused = refused.into_iter();
+                    chunk.retain(|_| !refused.next().unwrap_or(false));
+                    report.duplicates += before - chunk.len();
+                    if chunk.len() == before {
+                        return Err(StoreError::Contention);
                     }
                 }
             }
         }
-        Ok(report)
+        Ok(())
     }
 
     /// The writes for `events`: their records in order, then the roll-ups.
@@ -330,7 +356,7 @@ fn record_item(scope: &TenantScope, event: &UsageEvent) -> Item {
     item.build()
 }
 
-fn read_record(item: &Item) -> Result<UsageEvent> {
+pub(crate) fn read_record(item: &Item) -> Result<UsageEvent> {
     let reader = Reader(item);
     let sort_key = reader.text(keys::SK)?;
     let mut parts = sort_key.split('#').skip(1);
@@ -363,7 +389,7 @@ fn read_record(item: &Item) -> Result<UsageEvent> {
     })
 }
 
-fn read_roll_up(item: &Item) -> Result<RollUp> {
+pub(crate) fn read_roll_up(item: &Item) -> Result<RollUp> {
     let reader = Reader(item);
     let operation = Operation::parse(reader.text("operation")?).ok_or_else(|| reader.corrupt("unknown operation"))?;
     Ok(RollUp {

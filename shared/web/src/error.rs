@@ -248,6 +248,13 @@ impl ApiError {
         self
     }
 
+    /// With a cause that goes to the log only.
+    #[must_use]
+    pub(crate) fn because(mut self, internal: String) -> Self {
+        self.internal = Some(internal);
+        self
+    }
+
     /// The stable word.
     #[must_use]
     pub const fn code(&self) -> Code {
@@ -335,11 +342,11 @@ impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         let mut api = match &error {
             StoreError::Unavailable(_) | StoreError::Contention => {
-                Self::new(Code::Unavailable, "The database is not answering. Nothing was changed; try again.")
+                Self::new(Code::Unavailable, "The database is not answering. Try again.")
                     .retry_after(Duration::from_secs(1))
             }
             StoreError::BadCursor => Self::new(Code::InvalidParameter, "cursor: not one that this list handed out"),
-            StoreError::Corrupt { .. } => Self::internal(""),
+            StoreError::Corrupt { .. } | StoreError::Rejected(_) => Self::internal(""),
         };
         api.internal = Some(error.to_string());
         api

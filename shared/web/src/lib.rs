@@ -3,15 +3,18 @@
 //! - A handler returns `Result<_, ApiError>`; [`router::finish`] writes errors in the shape its routes use.
 //! - A handler takes a [`Caller`] and asks it for a scope, naming the permission it needs.
 //! - [`extract`] has the body, path and query extractors whose errors name the field.
-//! - [`config::Env`] is the only place that reads the environment.
+//! - [`config::Env`] is the only place that reads the environment; [`secrets`] lays secrets over it.
+//! - [`queue`] and [`mail`] are what functions send to each other.
 
 pub mod auth;
 pub mod config;
 pub mod cursor;
 pub mod error;
 pub mod extract;
+pub mod mail;
 pub mod queue;
 pub mod router;
+pub mod secrets;
 pub mod serve;
 pub mod telemetry;
 

@@ -1,8 +1,13 @@
 //! Structured logs: one JSON object per line, on standard error, or text where a person reads along.
+//! Metrics: one line each, on standard output.
 
+use tenantry_domain::Millis;
 use tracing_subscriber::EnvFilter;
 
 use crate::config::Env;
+
+/// CloudWatch namespace of every metric.
+const NAMESPACE: &str = "Tenantry";
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,4 +28,49 @@ pub fn init(env: &Env, format: Format) {
         Format::Json => builder.json().flatten_event(true).with_current_span(true).with_span_list(false).try_init(),
         Format::Text => builder.compact().with_ansi(false).try_init(),
     };
+}
+
+/// Counts `value` of `name` in CloudWatch: a line in the embedded metric format on standard output, which
+/// Lambda passes to its log and CloudWatch reads out of it.
+#[allow(clippy::print_stdout, reason = "the format is read from standard output")]
+pub fn metric(now: Millis, name: &str, value: u64) {
+    println!("{}", embedded_metric(now, name, value));
+}
+
+fn embedded_metric(now: Millis, name: &str, value: u64) -> String {
+    let mut line = serde_json::json!({
+        "_aws": {
+            "Timestamp": now,
+            "CloudWatchMetrics": [{
+                "Namespace": NAMESPACE,
+                "Dimensions": [[]],
+                "Metrics": [{"Name": name, "Unit": "Count"}],
+            }],
+        },
+    });
+    line[name] = value.into();
+    line.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::embedded_metric;
+
+    #[test]
+    fn a_metric_is_one_line_that_cloudwatch_reads() {
+        let line = embedded_metric(1_795_176_000_000, "ReconciliationDifferences", 3);
+        assert!(!line.contains('\n'));
+        let expected = serde_json::json!({
+            "_aws": {
+                "Timestamp": 1_795_176_000_000_i64,
+                "CloudWatchMetrics": [{
+                    "Namespace": "Tenantry",
+                    "Dimensions": [[]],
+                    "Metrics": [{"Name": "ReconciliationDifferences", "Unit": "Count"}],
+                }],
+            },
+            "ReconciliationDifferences": 3,
+        });
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&line).unwrap(), expected);
+    }
 }

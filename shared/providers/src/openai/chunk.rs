@@ -1,6 +1,5 @@
 //! The few fields of a chat answer that matter here, borrowed from its text so that a chunk is not turned into a tree.
 
-use std::borrow::Cow;
 use std::ops::Range;
 
 use serde::{Deserialize, Deserializer};
@@ -8,6 +7,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::produced::Kind;
+use super::said::Said;
 
 /// What an answer (a chunk of a stream or a whole one) tells, in the order it tells it.
 pub(crate) trait Observer {
@@ -37,49 +37,16 @@ struct Choice<'a> {
     #[serde(borrow, default)]
     finish_reason: Option<&'a RawValue>,
     #[serde(borrow, default)]
-    delta: Option<Delta<'a>>,
+    delta: Said<'a>,
     #[serde(borrow, default)]
-    message: Option<Delta<'a>>,
+    message: Said<'a>,
+    /// The older form.
     #[serde(borrow, default)]
-    text: Option<Text<'a>>,
+    text: Said<'a>,
     /// Moonshot reports the usage here.
     #[serde(borrow, default)]
     usage: Option<&'a RawValue>,
 }
-
-#[derive(Deserialize)]
-struct Delta<'a> {
-    #[serde(borrow, default)]
-    content: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    reasoning_content: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    reasoning: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    refusal: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    tool_calls: Option<Vec<ToolCall<'a>>>,
-    #[serde(borrow, default)]
-    function_call: Option<Function<'a>>,
-}
-
-#[derive(Deserialize)]
-struct ToolCall<'a> {
-    #[serde(borrow, default)]
-    function: Option<Function<'a>>,
-}
-
-#[derive(Deserialize)]
-struct Function<'a> {
-    #[serde(borrow, default)]
-    name: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    arguments: Option<Text<'a>>,
-}
-
-/// `Option<Cow<str>>` would always copy; behind a type of its own the text is borrowed where it holds no escapes.
-#[derive(Deserialize)]
-struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 /// Keeps `null` apart from an absent member, which a plain `Option` does not.
 fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
@@ -106,25 +73,11 @@ impl<'a> Chunk<'a> {
     pub(crate) fn observe(&self, observer: &mut impl Observer) {
         for (position, choice) in self.choices.iter().flatten().enumerate() {
             let index = choice.index.unwrap_or(position as u64);
-            observer.choice(index, choice.finish_reason.is_some());
-            let mut text = |kind, text: &Option<Text<'_>>| {
-                if let Some(Text(text)) = text {
-                    observer.text(index, kind, text);
-                }
-            };
-            text(Kind::Content, &choice.text);
-            for delta in [&choice.delta, &choice.message].into_iter().flatten() {
-                // Some vendors send their reasoning under both names.
-                let reasoning =
-                    if delta.reasoning_content.is_some() { &delta.reasoning_content } else { &delta.reasoning };
-                text(Kind::Reasoning, reasoning);
-                text(Kind::Content, &delta.content);
-                text(Kind::Refusal, &delta.refusal);
-                let calls = delta.tool_calls.iter().flatten().filter_map(|call| call.function.as_ref());
-                for function in calls.chain(&delta.function_call) {
-                    text(Kind::Tools, &function.name);
-                    text(Kind::Tools, &function.arguments);
-                }
+            // Some vendors write an empty reason until there is one.
+            let reason = choice.finish_reason.map(RawValue::get);
+            observer.choice(index, reason.is_some_and(|reason| reason != r#""""#));
+            for said in [&choice.text, &choice.delta, &choice.message] {
+                said.tell(|kind, text| observer.text(index, kind, text));
             }
         }
     }
@@ -135,28 +88,10 @@ pub(crate) fn observe_value(answer: &Value, observer: &mut impl Observer) {
     let choices = answer.get("choices").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
     for (position, choice) in choices.iter().enumerate() {
         let index = choice.get("index").and_then(Value::as_u64).unwrap_or(position as u64);
-        observer.choice(index, choice.get("finish_reason").is_some_and(|reason| !reason.is_null()));
-        let mut text = |kind, value: Option<&Value>| match value {
-            Some(Value::String(text)) => observer.text(index, kind, text),
-            // Mistral sends its content in parts.
-            Some(Value::Array(parts)) => {
-                for part in parts.iter().filter_map(|part| part.get("text").and_then(Value::as_str)) {
-                    observer.text(index, kind, part);
-                }
-            }
-            // Arguments as an object are worth their JSON.
-            Some(value @ Value::Object(_)) => observer.text(index, kind, &value.to_string()),
-            _ => {}
-        };
-        text(Kind::Content, choice.get("text"));
-        for delta in ["delta", "message"].into_iter().filter_map(|name| choice.get(name)) {
-            text(Kind::Reasoning, delta.get("reasoning_content").or_else(|| delta.get("reasoning")));
-            text(Kind::Content, delta.get("content"));
-            text(Kind::Refusal, delta.get("refusal"));
-            let calls = delta.get("tool_calls").and_then(Value::as_array).into_iter().flatten();
-            for function in calls.filter_map(|call| call.get("function")).chain(delta.get("function_call")) {
-                text(Kind::Tools, function.get("name"));
-                text(Kind::Tools, function.get("arguments"));
+        observer.choice(index, choice.get("finish_reason").is_some_and(|reason| !reason.is_null() && reason != ""));
+        for value in ["text", "delta", "message"].into_iter().filter_map(|name| choice.get(name)) {
+            if let Ok(said) = serde_json::from_str::<Said<'_>>(&value.to_string()) {
+                said.tell(|kind, text| observer.text(index, kind, text));
             }
         }
     }
@@ -260,20 +195,24 @@ mod tests {
         }
     }
 
+    fn seen(json: &str) -> Seen {
+        let (mut strict, mut lenient) = (Seen::default(), Seen::default());
+        Chunk::parse(json).unwrap().observe(&mut strict);
+        observe_value(&serde_json::from_str(json).unwrap(), &mut lenient);
+        assert_eq!(strict, lenient);
+        strict
+    }
+
     #[test]
     fn both_ways_of_observing_agree() {
         let json = r#"{"choices":[
             {"index":1,"delta":{"role":"assistant","content":"h\"i","refusal":null,"reasoning_content":"r","reasoning":"r","x":[1]},"finish_reason":null},
             {"delta":{"tool_calls":[{"index":0,"id":"c","function":{"name":"f","arguments":"{\"a\""}},{"index":0}],"refusal":"no"},"finish_reason":"stop"},
-            {"index":0,"message":{"content":"m","function_call":{"name":"g","arguments":"1"}},"logprobs":{"content":[]}},
+            {"index":0,"message":{"content":"m","function_call":{"name":"g","arguments":"1"}},"logprobs":{"content":[]},"finish_reason":""},
             {"index":3,"text":"t","delta":null}],"usage":{"prompt_tokens":1}}"#;
-        let (mut strict, mut lenient) = (Seen::default(), Seen::default());
-        let chunk = Chunk::parse(json).unwrap();
-        chunk.observe(&mut strict);
-        observe_value(&serde_json::from_str(json).unwrap(), &mut lenient);
-        assert_eq!(strict, lenient);
-        assert_eq!(strict.0, [(1, false), (1, true), (0, false), (3, false)]);
-        assert_eq!(strict.1.len(), 9);
-        assert_eq!(chunk.reported_usage(), Some(r#"{"prompt_tokens":1}"#));
+        let seen = seen(json);
+        assert_eq!(seen.0, [(1, false), (1, true), (0, false), (3, false)]);
+        assert_eq!(seen.1.len(), 9);
+        assert_eq!(Chunk::parse(json).unwrap().reported_usage(), Some(r#"{"prompt_tokens":1}"#));
     }
 }

@@ -117,18 +117,10 @@ impl OpenAiUpstream {
     /// The whole body of an answer.
     async fn complete(&self, url: &Uri, body: Bytes, deadline: Instant) -> Result<Bytes, UpstreamError> {
         let response = self.post(url, "application/json", body, deadline, TimeoutPhase::Deadline).await?;
-        let collecting = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect();
-        match tokio::time::timeout_at(deadline, collecting).await {
-            Ok(Ok(body)) => Ok(body.to_bytes()),
-            Ok(Err(error)) if error.is::<LengthLimitError>() => {
-                Err(UpstreamError::Protocol(format!("the answer is larger than {MAX_ANSWER_BYTES} bytes")))
-            }
-            Ok(Err(error)) => Err(UpstreamError::Protocol(causes(&*error))),
-            Err(_) => Err(UpstreamError::Timeout(TimeoutPhase::Deadline)),
-        }
+        whole(response, deadline).await
     }
 
-    async fn stream(&self, call: &ChatCall, prepared: request::PreparedChat) -> Result<ChatStream, UpstreamError> {
+    async fn stream(&self, call: &ChatCall, prepared: request::PreparedChat) -> Result<ChatReply, UpstreamError> {
         let timing = call.timing;
         let until = Instant::now() + timing.first_byte;
         let (until, phase) = if until < timing.deadline {
@@ -138,9 +130,15 @@ impl OpenAiUpstream {
         };
         let response = self.post(&self.chat_url, "text/event-stream", prepared.body, until, phase).await?;
         let kind = response.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+        let is = |expected: &str| kind.get(..expected.len()).is_some_and(|kind| kind.eq_ignore_ascii_case(expected));
         // Servers that label their streams wrongly are let through; these two are never streams.
-        if kind.starts_with("text/html") || kind.starts_with("application/json") {
-            return Err(self.no_stream(response, timing.deadline).await);
+        if is("text/html") {
+            return Err(UpstreamError::Protocol("the answer is a web page".to_owned()));
+        }
+        if is("application/json") {
+            // An error with a status of success, or a server that ignores `stream`: what it produced must be paid for.
+            let body = whole(response, timing.deadline).await?;
+            return Ok(ChatReply::Complete(response::read_chat(body, &self.key)?));
         }
         let options = RelayOptions {
             client_asked_usage: prepared.client_asked_usage,
@@ -149,18 +147,18 @@ impl OpenAiUpstream {
             max_event_bytes: DEFAULT_MAX_EVENT_BYTES,
         };
         let source = BodyDataStream::new(response.into_body()).map_err(|error| UpstreamError::Protocol(causes(&error)));
-        Ok(ChatStream::new(source, options, timing))
+        Ok(ChatReply::Stream(ChatStream::new(source, options, timing)))
     }
+}
 
-    /// What came instead of a stream: perhaps an error with a status of success.
-    async fn no_stream(&self, response: Response<Incoming>, deadline: Instant) -> UpstreamError {
-        let collecting = Limited::new(response.into_body(), MAX_ERROR_BYTES).collect();
-        if let Ok(Ok(body)) = tokio::time::timeout_at(deadline, collecting).await
-            && let Err(error) = response::read_chat(body.to_bytes(), &self.key)
-        {
-            return error;
-        }
-        UpstreamError::Protocol("the answer is not an event stream".to_owned())
+/// The whole body of a response.
+async fn whole(response: Response<Incoming>, deadline: Instant) -> Result<Bytes, UpstreamError> {
+    let collecting = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect();
+    match tokio::time::timeout_at(deadline, collecting).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(UpstreamError::TooLarge),
+        Ok(Err(error)) => Err(UpstreamError::Protocol(causes(&*error))),
+        Err(_) => Err(UpstreamError::Timeout(TimeoutPhase::Deadline)),
     }
 }
 
@@ -175,7 +173,7 @@ impl Provider for OpenAiUpstream {
                 call.stream,
             );
             if call.stream {
-                return Ok(ChatReply::Stream(self.stream(&call, prepared).await?));
+                return self.stream(&call, prepared).await;
             }
             let body = self.complete(&self.chat_url, prepared.body, call.timing.deadline).await?;
             Ok(ChatReply::Complete(response::read_chat(body, &self.key)?))

@@ -10,7 +10,6 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::error::ErrorBody;
 use crate::openai::{RelayOutcome, StreamEnd};
 use crate::provider::{CapField, StreamPart, Timing};
 
@@ -162,7 +161,7 @@ async fn the_first_chunk_arrives_before_the_vendor_has_finished() {
     .await;
     let mut stream = stream_of(&provider, call(true)).await;
     assert_eq!(stream.next().await, Some(StreamPart::More(format!("data: {HELLO}\n\n").into())));
-    assert!(stream.saw_first_token());
+    assert!(!stream.has_finished_choices());
     // A future of `next` that is dropped loses nothing.
     assert!(tokio::time::timeout(Duration::ZERO, stream.next()).await.is_err());
     go_on.send(()).unwrap();
@@ -193,36 +192,17 @@ async fn dropping_the_stream_closes_the_connection() {
 }
 
 #[tokio::test]
-async fn a_stream_can_be_ended_early() {
-    let (provider, server) = upstream(|listener| async move {
-        let (mut stream, _) = listener.accept().await.unwrap();
-        request(&mut stream).await;
-        write(&mut stream, &format!("{STREAM_HEAD}{}", event(HELLO))).await;
-        !matches!(stream.read(&mut [0; 16]).await, Ok(1..))
-    })
-    .await;
-    let mut stream = stream_of(&provider, call(true)).await;
-    stream.next().await.unwrap();
-    stream.fail(ErrorBody::upstream("time_limit", "No time left."));
-    assert!(server.await.unwrap(), "the connection closes although the stream is still held");
-    let (bytes, outcome) = last(stream).await;
-    assert!(bytes.contains("time_limit") && !bytes.contains("[DONE]"));
-    assert!(matches!(outcome.ended, StreamEnd::UpstreamError(_)));
-}
-
-#[tokio::test]
 async fn error_statuses_before_the_first_byte() {
     for stream in [false, true] {
         let html = respond("502 Bad Gateway\r\ncontent-type: text/html", &format!("<html>nginx {KEY}</html>"));
         let error = error_of(html, stream).await;
-        assert_eq!((error.status().as_u16(), error.is_retryable()), (502, true));
+        assert_eq!(error.status(), 502);
         assert!(!error.body().message.contains("nginx"));
 
         let body = format!(r#"{{"error":{{"message":"Incorrect API key provided: {KEY}","code":"invalid_api_key"}}}}"#);
         let error = error_of(respond("401 Unauthorized", &body), stream).await;
         assert_eq!(error.status(), 502);
         assert_eq!(error.body().code.as_deref(), Some("upstream_auth"));
-        assert!(error.blames_key() && error.is_retryable());
 
         let error = error_of(respond("429 Too Many Requests\r\nretry-after: 7", "{}"), stream).await;
         assert_eq!((error.status().as_u16(), error.retry_after()), (429, Some(Duration::from_secs(7))));
@@ -233,7 +213,6 @@ async fn error_statuses_before_the_first_byte() {
         )
         .await;
         assert_eq!(error.body().to_json(), r#"{"error":{"message":"no","type":"t","param":"p","code":"c"}}"#);
-        assert!(!error.is_retryable());
 
         let error = error_of(respond("302 Found\r\nlocation: http://127.0.0.1:1/", ""), stream).await;
         assert_eq!(error.status(), 502, "redirects are not followed");
@@ -259,8 +238,47 @@ async fn answers_that_are_no_streams() {
     let json = |body: &str| respond("200 OK\r\ncontent-type: application/json", body);
     let error = error_of(json(r#"{"error":{"message":"quota"}}"#), true).await;
     assert_eq!(error.body().message, "quota");
-    assert!(matches!(error_of(json(r#"{"choices":[]}"#), true).await, UpstreamError::Protocol(_)));
-    assert!(matches!(error_of(respond("200 OK", "<html>"), false).await, UpstreamError::Protocol(_)));
+    let html = respond("200 OK\r\ncontent-type: text/html", "<html>");
+    for (response, stream) in [(html, true), (json("{\"choices"), true), (respond("200 OK", "<html>"), false)] {
+        assert!(matches!(error_of(response, stream).await, UpstreamError::Protocol(_)));
+    }
+    let half = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{\"choices\"";
+    assert!(matches!(error_of(half.to_owned(), true).await, UpstreamError::Protocol(_)));
+}
+
+#[tokio::test]
+async fn a_whole_answer_where_a_stream_was_asked_for_is_handed_over() {
+    // More than is read of an error.
+    let text = "Hello ".repeat(MAX_ERROR_BYTES);
+    let body =
+        json!({"choices": [{"message": {"content": text}}], "usage": {"prompt_tokens": 9, "completion_tokens": 7}});
+    for kind in ["application/json", "Application/JSON; charset=utf-8"] {
+        let response = respond(&format!("200 OK\r\ncontent-type: {kind}"), &body.to_string());
+        let ChatReply::Complete(reply) = answering(response).await.chat(call(true)).await.unwrap() else {
+            panic!("a stream")
+        };
+        assert_eq!(reply.usage.reported().unwrap().completion_tokens, 7);
+        assert!(reply.produced.tokens() > MAX_ERROR_BYTES as u64);
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_is_too_large_is_told_apart() {
+    for stream in [false, true] {
+        let (provider, server) = upstream(|listener| async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            request(&mut stream).await;
+            write(&mut stream, "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\r\n{\"x\":\"").await;
+            let piece = vec![b'x'; 1 << 20];
+            while stream.write_all(&piece).await.is_ok() {}
+        })
+        .await;
+        let error = provider.chat(call(stream)).await.unwrap_err();
+        assert!(matches!(error, UpstreamError::TooLarge), "{error}");
+        assert_eq!((error.status().as_u16(), error.retry_after()), (502, None));
+        assert_eq!(error.body().code.as_deref(), Some("upstream_too_large"));
+        server.await.unwrap();
+    }
 }
 
 #[tokio::test]
@@ -407,7 +425,7 @@ async fn unreachable_vendors() {
     ] {
         let error = provider.chat(call(true)).await.unwrap_err();
         assert!(matches!(error, UpstreamError::Connect(_)), "{error}");
-        assert!(error.is_retryable() && error.retry_after().is_none());
+        assert!(error.retry_after().is_none());
     }
 }
 
@@ -419,9 +437,7 @@ async fn a_server_without_tls_is_not_connected_to() {
         let (mut stream, _) = listener.accept().await.unwrap();
         write(&mut stream, "HTTP/1.1 400 Bad Request\r\n\r\n").await;
     });
-    let http = HttpClient::new();
-    http.warm_up().await.unwrap();
-    let provider = OpenAiUpstream::new(&url, VendorKey::new(KEY), http).unwrap();
+    let provider = OpenAiUpstream::new(&url, VendorKey::new(KEY), HttpClient::new()).unwrap();
     assert!(matches!(provider.chat(call(true)).await.unwrap_err(), UpstreamError::Connect(_)));
 }
 

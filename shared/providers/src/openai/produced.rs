@@ -6,6 +6,9 @@ use crate::tokens;
 const KEPT: usize = 32 * 1024;
 /// More parts than this share the last one: texts of a hundred choices need not be kept apart.
 const PARTS: usize = 32;
+/// Bytes of base64 to a token of what is no text. OpenAI's speech is 20 tokens a second, and 10 KB of base64 as MP3 of 64
+/// kbit/s; images are farther apart (1,000 to 6,000 tokens for megabytes).
+const BINARY_BYTES_PER_TOKEN: u64 = 500;
 
 /// Kinds of text whose deltas interleave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,28 +21,38 @@ pub(crate) enum Kind {
     Refusal,
     /// Names and arguments of tool calls.
     Tools,
+    /// Whatever else was said.
+    Other,
+    /// What is no text: sound and images in base64, encrypted reasoning.
+    Binary,
 }
 
 /// The text of an answer, in bounded memory (at most 1 MiB), counted only when asked for.
 #[derive(Debug, Clone, Default)]
 pub struct Produced {
     counted: u64,
+    binary_bytes: u64,
     parts: Vec<((u64, Kind), String)>,
 }
 
 impl Produced {
-    /// The tokens of everything produced, by the local tokenizer. Binary output (audio) is not in it.
+    /// The tokens of everything produced: of text by the local tokenizer, of sound and images by their size.
     pub fn tokens(&self) -> u64 {
-        self.counted + self.parts.iter().map(|(_, text)| tokens::count_text(text)).sum::<u64>()
+        let binary = self.binary_bytes.div_ceil(BINARY_BYTES_PER_TOKEN);
+        self.counted + binary + self.parts.iter().map(|(_, text)| tokens::count_text(text)).sum::<u64>()
     }
 
     /// Nothing was produced.
     pub fn is_empty(&self) -> bool {
-        self.parts.is_empty()
+        self.parts.is_empty() && self.binary_bytes == 0
     }
 
     pub(crate) fn add(&mut self, choice: u64, kind: Kind, text: &str) {
         if text.is_empty() {
+            return;
+        }
+        if kind == Kind::Binary {
+            self.binary_bytes += text.len() as u64;
             return;
         }
         let found = self.parts.iter().position(|(of, _)| *of == (choice, kind));
@@ -96,5 +109,15 @@ mod tests {
         }
         assert_eq!(produced.parts.len(), PARTS);
         assert!(!produced.is_empty());
+    }
+
+    #[test]
+    fn what_is_no_text_counts_by_its_size() {
+        let mut produced = Produced::default();
+        for _ in 0..100 {
+            produced.add(0, Kind::Binary, &"QUJD".repeat(25));
+        }
+        assert!(!produced.is_empty() && produced.parts.is_empty());
+        assert_eq!(produced.tokens(), 20);
     }
 }

@@ -2,8 +2,9 @@
 //!
 //! What goes out is what came in, payload by payload and byte for byte, but for three things: usage that we asked for
 //! and the client did not is taken out, the model gets the name the client knows it by, and the end is put right. (And
-//! what is no UTF-8 becomes U+FFFD: only JSON goes out.) The end is one `[DONE]`, also when the vendor forgot it, or one error event; there is no `[DONE]` after an error and never a
-//! `finish_reason` that the vendor did not send.
+//! what is no UTF-8 becomes U+FFFD and comments lose their text: only JSON goes out.) The end is one `[DONE]`, also when
+//! the vendor forgot it, or one error event; there is no `[DONE]` after an error and never a `finish_reason` that the
+//! vendor did not send.
 
 use bytes::{BufMut, BytesMut};
 use serde_json::Value;
@@ -70,7 +71,7 @@ pub struct RelayOutcome {
     pub usage: Usage,
     /// The text that was produced, for counting it when `usage` cannot be used.
     pub produced: Produced,
-    /// Something was produced: text, reasoning, a refusal or a tool call.
+    /// Something was produced, whatever it was: text, reasoning, a tool call, sound.
     pub saw_first_token: bool,
     /// How it ended.
     pub ended: StreamEnd,
@@ -107,6 +108,12 @@ struct Answer {
     seen: u128,
     finished: u128,
     produced: Produced,
+}
+
+impl Answer {
+    fn is_finished(&self) -> bool {
+        self.seen != 0 && self.seen == self.finished
+    }
 }
 
 impl Observer for Answer {
@@ -166,8 +173,7 @@ impl StreamRelay {
             SseItem::Event(event) if event.data != b"[DONE]" && !is_json(event.data) => {}
             item => core.item(item, out),
         });
-        let Answer { seen, finished, .. } = core.answer;
-        let complete = core.usage_closed || (seen != 0 && seen == finished);
+        let complete = core.usage_closed || core.answer.is_finished();
         core.end(if complete { StreamEnd::Done } else { StreamEnd::Truncated });
     }
 
@@ -205,16 +211,17 @@ impl StreamRelay {
         self.core.ended == Some(StreamEnd::Done)
     }
 
-    /// Something was produced.
-    pub fn saw_first_token(&self) -> bool {
-        !self.core.answer.produced.is_empty()
+    /// Every choice seen so far has ended; false before the first.
+    pub fn has_finished_choices(&self) -> bool {
+        self.core.answer.is_finished()
     }
 
     /// What is known about the stream, which counts as abandoned when it has not ended.
     pub fn into_outcome(self) -> RelayOutcome {
+        let saw_first_token = !self.core.answer.produced.is_empty();
         RelayOutcome {
-            usage: self.core.usage.given_produced(self.saw_first_token()),
-            saw_first_token: self.saw_first_token(),
+            usage: self.core.usage.given_produced(saw_first_token),
+            saw_first_token,
             produced: self.core.answer.produced,
             ended: self.core.ended.unwrap_or(StreamEnd::Abandoned),
         }
@@ -231,17 +238,13 @@ impl Core {
             return;
         }
         match item {
-            SseItem::Comment(text) => {
-                out.reserve(text.len() + 3);
-                out.put_u8(b':');
-                out.put_slice(text);
-                out.put_slice(b"\n\n");
-            }
+            // It keeps the connection alive; what a vendor says in it is nobody's business here.
+            SseItem::Comment => out.put_slice(b":\n\n"),
             SseItem::Event(event) => self.event(event, out),
         }
     }
 
-    fn event(&mut self, SseEvent { event, data, .. }: SseEvent<'_>, out: &mut BytesMut) {
+    fn event(&mut self, SseEvent { event, data }: SseEvent<'_>, out: &mut BytesMut) {
         // The event-stream standard decodes with replacement, and some servers cut characters between two tokens.
         let data = &*String::from_utf8_lossy(data);
         if event == b"error" {
@@ -333,7 +336,7 @@ impl Core {
     fn odd_chunk_without_usage(&mut self, event: &[u8], data: &str, out: &mut BytesMut) {
         let mut value: Value = serde_json::from_str(data).unwrap_or_default();
         if let Some(chunk) = value.as_object_mut() {
-            chunk.remove("usage");
+            chunk.shift_remove("usage");
         }
         write_event(event, value.to_string().as_bytes(), out);
     }

@@ -90,7 +90,7 @@ fn any_line_ending_and_data_of_several_lines() {
     let relayed = plain("data:{\"choices\":\r\ndata: []}\r\n\r\ndata:[DONE]\r\n\r\n");
     assert_eq!(relayed.text, "data: {\"choices\":\ndata: []}\n\ndata: [DONE]\n\n");
     let relayed = plain(": ping\n\nevent: thing\ndata: {}\n\ndata:\n\ndata: [DONE]\n\n");
-    assert_eq!(relayed.text, ": ping\n\nevent: thing\ndata: {}\n\ndata: [DONE]\n\n");
+    assert_eq!(relayed.text, ":\n\nevent: thing\ndata: {}\n\ndata: [DONE]\n\n");
 }
 
 #[test]
@@ -170,6 +170,10 @@ fn unusual_fields_are_read_all_the_same() {
     assert_eq!(relayed.payloads()[1], "[DONE]");
     assert_eq!(serde_json::from_str::<Value>(&relayed.payloads()[0]).unwrap(), expected);
     assert_eq!(relayed.outcome.produced.tokens(), 1);
+    let odd_index = r#"{"z":1,"choices":[{"index":"0","delta":{"content":"Hello"},"finish_reason":"stop"}],"usage":null,"b":2,"a":3}"#;
+    let relayed = plain(&stream(&[odd_index]));
+    assert_eq!(relayed.text, stream(&[&odd_index.replace(r#""usage":null,"#, ""), "[DONE]"]), "in the same order");
+    assert_eq!((relayed.outcome.produced.tokens(), relayed.outcome.ended), (1, StreamEnd::Done));
     let odd_usage = r#"{"choices":"none","usage":{"prompt_tokens":9,"completion_tokens":1}}"#;
     let relayed = plain(&stream(&[STOP, odd_usage]));
     assert_eq!((relayed.payloads().len(), relayed.outcome.usage), (2, nine_and_one()));
@@ -191,6 +195,45 @@ fn everything_produced_is_counted() {
     );
     let role = r#"{"choices":[{"index":0,"delta":{"role":"assistant","content":""}}]}"#;
     assert!(!plain(&stream(&[role])).outcome.saw_first_token);
+}
+
+#[test]
+fn custom_tools_and_what_we_do_not_know_count_as_produced() {
+    for delta in [
+        json!({"tool_calls": [{"index": 0, "type": "custom", "custom": {"input": "print(1)"}}]}),
+        json!({"new": {"deep": ["print(1)"]}}),
+    ] {
+        let chunk = json!({"choices": [{"index": 0, "delta": delta, "finish_reason": null}]}).to_string();
+        let outcome = plain(&stream(&[&chunk])).outcome;
+        assert!(outcome.saw_first_token);
+        assert_eq!(outcome.produced.tokens(), tokens("print(1)"));
+    }
+}
+
+#[test]
+fn choices_finish() {
+    let mut relay = StreamRelay::new(RelayOptions::default());
+    let mut out = BytesMut::new();
+    let second = r#"{"choices":[{"index":1,"delta":{"content":"x"},"finish_reason":""}]}"#;
+    for (payload, finished) in [
+        (r#"{"choices":[],"prompt_filter_results":[]}"#, false),
+        (HELLO, false),
+        (STOP, true),
+        (second, false),
+        (&STOP.replace("\"index\":0", "\"index\":1"), true),
+        (USAGE, true),
+    ] {
+        relay.push(stream(&[payload]).as_bytes(), &mut out);
+        assert_eq!(relay.has_finished_choices(), finished, "{payload}");
+    }
+}
+
+#[test]
+fn comments_lose_their_text() {
+    let key = VendorKey::new("sk-vendor-0123456789");
+    let options = RelayOptions { key, ..RelayOptions::default() };
+    let relayed = relay(options, [&b": OPENROUTER PROCESSING sk-vendor-0123456789\n\ndata: [DONE]\n\n"[..]]);
+    assert_eq!(relayed.text, ":\n\ndata: [DONE]\n\n");
 }
 
 #[test]

@@ -109,6 +109,20 @@ mod tests {
     }
 
     #[test]
+    fn what_has_an_unusual_name_counts_too() {
+        let reply = chat(
+            r#"{"choices":[{"message":{"role":"assistant","content":null,"audio":{"id":"a","transcript":"Hello world","data":"QUJD"},
+            "tool_calls":[{"id":"c","type":"custom","custom":{"name":"run","input":"Hello world"}}]}}]}"#,
+        )
+        .unwrap();
+        assert_eq!(reply.produced.tokens(), 2 + 1 + crate::tokens::count_text("runHello world"));
+        let stub = chat(
+            r#"{"choices":[{"message":{"tool_calls":[{"custom":{"input":"x"}}]}}],"usage":{"prompt_tokens":9,"completion_tokens":0}}"#,
+        );
+        assert_eq!(stub.unwrap().usage, Usage::Absurd);
+    }
+
+    #[test]
     fn missing_and_unusual() {
         let reply =
             chat(r#"{"choices":[{"message":{"content":[{"type":"text","text":"Hello world"}]}}],"usage":null}"#)

@@ -138,55 +138,108 @@ fn a_prompt_costs_its_messages_and_their_frame() {
         {"role": "system", "name": "example_assistant", "content": "Let's talk later when we're less busy about how to do better."},
         {"role": "user", "content": "This late pivot means we don't have time to boil the ocean for the client deliverable."},
     ]});
-    assert_eq!(count_prompt(&body), 124);
-    assert_eq!(count_prompt(&json!({})), 3);
-    assert_eq!(count_prompt(&json!([])), 0);
+    assert_eq!(count_prompt(&body, 1000), 124);
+    assert_eq!(count_prompt(&json!({}), 1000), 3);
+    assert_eq!(count_prompt(&json!([]), 1000), 0);
+}
+
+/// The tokens of a message with these parts, without those of its frame: priming, message, role.
+fn count_parts(parts: Value) -> u64 {
+    count_prompt(&json!({"messages": [{"role": "user", "content": parts}]}), 1000) - (3 + 3 + 1)
 }
 
 #[test]
-fn binary_parts_are_never_counted_as_text() {
-    let base64 = "QUJD".repeat(100_000);
-    let image = |detail: Value| {
-        json!({"messages": [{"role": "user", "content": [
-            {"type": "text", "text": "hi"},
-            {"type": "image_url", "image_url": {"url": format!("data:image/png;base64,{base64}"), "detail": detail}},
-        ]}]})
-    };
-    // priming, message, role, "hi"
-    let text = 3 + 3 + 1 + 1;
-    assert_eq!(count_prompt(&image(json!("high"))), text + IMAGE_TOKENS);
-    assert_eq!(count_prompt(&image(json!("low"))), text + LOW_DETAIL_IMAGE_TOKENS);
-    for (part, tokens) in [
-        (json!({"type": "input_audio", "input_audio": {"data": base64, "format": "wav"}}), AUDIO_TOKENS),
-        (json!({"type": "file", "file": {"file_data": base64}}), FILE_TOKENS),
-        (json!({"type": "text", "text": "hi"}), 1),
-        (json!({"type": "new", "x": {"y": [base64]}}), FILE_TOKENS),
-        (json!({"type": "new", "text": "hi"}), 9),
-    ] {
-        let body = json!({"messages": [{"role": "user", "content": [part]}]});
-        assert_eq!(count_prompt(&body), 3 + 3 + 1 + tokens, "{tokens}");
+fn images_cost_what_the_model_takes_for_one() {
+    let base64 = format!("data:image/png;base64,{}", "QUJD".repeat(100_000));
+    let images = [
+        json!({"type": "image_url", "image_url": {"url": base64, "detail": "low"}}),
+        json!({"type": "image_url", "image_url": {"url": "https://example.com/cat.png"}}),
+        json!({"type": "image_url", "image_url": "https://example.com/cat.png"}),
+        json!({"image_url": {"url": base64}}),
+        json!({"type": "input_image", "image_url": base64}),
+        json!({"type": "image", "image": base64}),
+    ];
+    for image in &images {
+        assert_eq!(count_parts(json!([{"type": "text", "text": "hi"}, image])), 1 + 1000, "{:.80}", image.to_string());
     }
+    assert_eq!(count_parts(json!(images)), 6000);
+    assert_eq!(count_parts(images[0].clone()), 1000, "a part that is no list");
+    assert_eq!(count_parts(json!([{"type": "image_url", "image_url": ["a", "b"]}])), 2000);
+    let result = json!({"type": "tool_result", "content": [images[0], {"type": "text", "text": "hi"}]});
+    assert_eq!(count_parts(json!([result])), 1001);
+    let anthropic = json!({"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": base64}});
+    assert!((1000..1050).contains(&count_parts(json!([anthropic]))));
+    // Answers of models that draw are sent back.
+    let answer = json!({"role": "assistant", "content": "hi", "images": images});
+    assert_eq!(count_prompt(&json!({"messages": [answer]}), 1000), 3 + 3 + 1 + 1 + 6000);
+}
+
+#[test]
+fn audio_and_files_cost_by_their_size() {
+    let base64 = |bytes: usize| "QUJD".repeat(bytes / 4);
+    for (bytes, audio, file) in [(4, 1200, 8000), (400_000, 2000, 8000), (4_000_000, 20_000, 40_000)] {
+        let within = |expected: u64, part: Value| {
+            let count = count_parts(json!([part]));
+            assert!((expected..expected + 30).contains(&count), "{expected} {count}");
+        };
+        let data = base64(bytes);
+        within(audio, json!({"type": "input_audio", "input_audio": {"data": data, "format": "wav"}}));
+        within(audio, json!({"audio_url": {"url": format!("data:audio/ogg;base64,{data}")}}));
+        within(file, json!({"type": "file", "file": {"filename": "a.pdf", "file_data": data}}));
+        within(file, json!({"type": "input_file", "filename": "a.pdf", "file_data": data}));
+        within(file, json!({"type": "video_url", "video_url": {"url": data}}));
+        let unknown = json!({"type": "new", "x": {"y": [format!("data:a/b;base64,{data}")]}});
+        within(file, unknown);
+    }
+    let spoken = json!({"role": "assistant", "audio": {"id": "audio_1"}});
+    assert_eq!(count_prompt(&json!({"messages": [spoken]}), 1000), 3 + 3 + 1 + 1200);
+}
+
+#[test]
+fn text_counts_whatever_stands_beside_it() {
+    let text = "word ".repeat(5000);
+    let words = count_text(&text);
+    for (flat, part) in [
+        (1000, json!({"type": "image_url", "image_url": {"url": "x"}, "text": text})),
+        (1000, json!({"type": "text", "text": text, "image_url": {"url": "x"}})),
+        (1200, json!({"type": "text", "text": text, "input_audio": {"data": "x"}})),
+        (2200, json!({"image": "x", "audio": "x", "text": text})),
+        (8000, json!({"type": "file", "file": {"file_id": "x"}, "refusal": text})),
+        (0, json!({"text": text})),
+        (0, json!({"type": "thinking", "thinking": text})),
+        (0, json!({"type": "text", "text": text, "cache_control": null})),
+    ] {
+        assert_eq!(count_parts(json!([part])), flat + words, "{:.80}", part.to_string());
+    }
+    for part in [json!({"type": "new", "x": {"y": [1, text]}}), json!({"type": "file", "source": text}), json!(text)] {
+        assert!(count_parts(json!([part])) >= words, "{:.80}", part.to_string());
+    }
+    // What is written as text is text, also when it looks like a file.
+    let base64 = "QUJD".repeat(10_000);
+    assert!(count_parts(json!([{"type": "text", "text": base64}])) >= 10_000);
+    assert!(count_parts(json!([{"new": "data: is what it begins with"}])) < 20);
 }
 
 #[test]
 fn tools_and_schemas_are_counted_from_their_json() {
     let message = json!({"role": "user", "content": "hi"});
-    let bare = count_prompt(&json!({"messages": [message]}));
+    let count_prompt = |body: Value| count_prompt(&body, 1000);
+    let bare = count_prompt(json!({"messages": [message]}));
     let function = json!({"name": "f", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}});
     let json_tokens = count_text(&function.to_string());
     assert_eq!(
-        count_prompt(&json!({"messages": [message], "tools": [{"type": "function", "function": function}]})),
+        count_prompt(json!({"messages": [message], "tools": [{"type": "function", "function": function}]})),
         bare + 12 + 7 + json_tokens
     );
-    assert_eq!(count_prompt(&json!({"messages": [message], "functions": [function]})), bare + 12 + 7 + json_tokens);
+    assert_eq!(count_prompt(json!({"messages": [message], "functions": [function]})), bare + 12 + 7 + json_tokens);
     assert_eq!(
         count_prompt(
-            &json!({"messages": [message], "response_format": {"type": "json_schema", "json_schema": function}})
+            json!({"messages": [message], "response_format": {"type": "json_schema", "json_schema": function}})
         ),
         bare + json_tokens
     );
     let call = json!({"role": "assistant", "content": null, "tool_calls": [{"id": "c", "type": "function", "function": function}]});
-    assert_eq!(count_prompt(&json!({"messages": [message, call]})), bare + 3 + 1 + 3 + json_tokens);
+    assert_eq!(count_prompt(json!({"messages": [message, call]})), bare + 3 + 1 + 3 + json_tokens);
 }
 
 #[test]
@@ -196,7 +249,7 @@ fn odd_prompts_are_counted_somehow() {
         json!({"messages": [1, null, "x", {"role": 7, "content": {"a": 1}}]}),
         json!({"tools": {}}),
     ] {
-        assert!(count_prompt(&body) >= 3);
+        assert!(count_prompt(&body, 1000) >= 3);
     }
 }
 

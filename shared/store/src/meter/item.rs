@@ -13,16 +13,12 @@ use tenantry_domain::{
 use crate::{
     TenantScope,
     error::Result,
-    item::{Item, NewItem, Reader, n, parse_number},
+    item::{Item, NewItem, Reader, n, parse_number, s},
     keys,
 };
 
 pub(super) const PERIOD: &str = "period";
 pub(super) const LEFT: &str = "left";
-
-/// Numbers of a hold in front of the amounts, and behind them the credits.
-const HOLD_HEAD: usize = 2;
-const HOLD_LEN: usize = HOLD_HEAD + Resource::ALL.len() + 1;
 
 pub(crate) fn new_meter(scope: &TenantScope, meter: &Meter) -> Item {
     NewItem::at(&keys::meter(scope))
@@ -58,34 +54,33 @@ pub(super) fn holds_value(holds: &BTreeMap<RequestId, Hold>) -> AttributeValue {
     AttributeValue::M(holds.iter().map(|(request, hold)| (request.short().to_owned(), hold_value(hold))).collect())
 }
 
-/// `[expires_at, period, amounts…, credits]`; an amount that was not counted down is kept as −1 − amount.
+/// `expires_at,period,credits,amounts…` as one string: a list of numbers takes more bytes, and each of its elements
+/// is a value of its own to everything that reads or writes the meter. An amount that was not counted down is kept as
+/// −1 − amount. Amounts that are missing at the end are of resources that an older version did not know.
 pub(super) fn hold_value(hold: &Hold) -> AttributeValue {
-    let mut numbers = vec![n(hold.expires_at), n(hold.period.index())];
+    let mut text = format!("{},{},{}", hold.expires_at, hold.period.index(), hold.credits);
     for (resource, amount) in hold.amounts.iter() {
-        numbers.push(if hold.counted[resource as usize] { n(amount) } else { n(-1 - i128::from(amount)) });
+        let stored = if hold.counted[resource as usize] { i128::from(amount) } else { -1 - i128::from(amount) };
+        text.push_str(&format!(",{stored}"));
     }
-    numbers.push(n(hold.credits));
-    AttributeValue::L(numbers)
+    s(text)
 }
 
 fn read_hold(value: &AttributeValue) -> Option<Hold> {
-    let numbers = value.as_l().ok()?;
-    if numbers.len() != HOLD_LEN {
-        return None;
-    }
-    let mut amounts = Amounts::NONE;
-    let mut counted = [true; Resource::ALL.len()];
-    for resource in Resource::ALL {
-        let amount: i64 = parse_number(&numbers[HOLD_HEAD + resource as usize])?;
+    let mut numbers = value.as_s().ok()?.split(',');
+    let (expires_at, period, credits) = (numbers.next()?, numbers.next()?, numbers.next()?);
+    let (mut amounts, mut counted) = (Amounts::NONE, [true; Resource::ALL.len()]);
+    for (resource, amount) in Resource::ALL.into_iter().zip(numbers) {
+        let amount: i64 = amount.parse().ok()?;
         counted[resource as usize] = amount >= 0;
         amounts = amounts.with(resource, if amount >= 0 { amount } else { -1 - amount }.unsigned_abs());
     }
     Some(Hold {
         amounts,
         counted,
-        credits: parse_number(&numbers[HOLD_LEN - 1])?,
-        period: Period::from_index(parse_number(&numbers[1])?)?,
-        expires_at: parse_number(&numbers[0])?,
+        credits: credits.parse().ok()?,
+        period: Period::from_index(period.parse().ok()?)?,
+        expires_at: expires_at.parse().ok()?,
     })
 }
 
@@ -106,12 +101,13 @@ fn read_left(value: &AttributeValue) -> Option<Allowances> {
 fn read_given(value: &AttributeValue) -> Option<Allowances> {
     let list = value.as_l().ok()?;
     let numbers: Vec<i64> = list.iter().map(parse_number).collect::<Option<_>>()?;
-    (numbers.len() == Resource::ALL.len()).then(|| {
-        Allowances::from_fn(|resource| u64::try_from(numbers[resource as usize]).map_or(Limit::Unlimited, Limit::Of))
-    })
+    Some(Allowances::from_fn(|resource| {
+        let given = numbers.get(resource as usize).and_then(|given| u64::try_from(*given).ok());
+        given.map_or(Limit::Unlimited, Limit::Of)
+    }))
 }
 
-pub(super) fn meter(item: &Item) -> Result<Meter> {
+pub(crate) fn meter(item: &Item) -> Result<Meter> {
     let reader = Reader(item);
     let wrong = || reader.corrupt("holds are not what a meter has there");
     let mut holds = BTreeMap::new();

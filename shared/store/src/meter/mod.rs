@@ -16,19 +16,19 @@ use tenantry_domain::{
 };
 
 pub(crate) use guesses::Guesses;
-pub(crate) use item::new_meter;
+pub(crate) use item::{meter as read_meter, new_meter};
 
 use crate::{
     Store, TenantScope,
-    db::{Transacted, build},
+    db::{CONFLICT_TRIES, Transacted, back_off, build},
     error::{Result, StoreError},
     item::{Item, NewItem, n, s},
     keys,
 };
 
-/// How often a reserve starts over when each time somebody else changed the meter in between. Two
-/// tries cover a wrong first guess; the rest is for many callers at the turn of a month.
-const TRIES: usize = 10;
+/// How often a reserve or settlement starts over when each time somebody else changed the meter in
+/// between. Two tries cover a wrong first guess; the rest is for many callers at the turn of a month.
+const TRIES: u32 = CONFLICT_TRIES + 2;
 
 /// An admitted request: what it holds until [`Store::settle`].
 #[derive(Debug, Clone)]
@@ -96,25 +96,32 @@ impl Store {
         demand: &Demand,
         hold_for: Millis,
     ) -> Result<Admission> {
-        for _ in 0..TRIES {
+        for attempt in 0..TRIES {
             let now = self.now();
             let guess =
                 self.guesses.get(scope.org()).unwrap_or_else(|| Meter::new(self.plans.first(), Period::of(now)));
             let hold = new_hold(&guess, demand, now, hold_for);
-            let old = match self.try_reserve(scope, request, &guess, &hold, now).await? {
-                Ok(meter) => {
+            let admitted = |meter, hold| {
+                let (scope, request) = (scope.clone(), request.clone());
+                Ok(Admission::Admitted(Box::new(Reservation { scope, request, hold, meter })))
+            };
+            let old = match self.try_reserve(scope, request, &guess, &hold, now).await {
+                Ok(Ok(meter)) => {
                     self.guesses.learn(scope.org(), &meter);
-                    self.settle_one_expired(scope, &meter, now).await;
-                    let (scope, request) = (scope.clone(), request.clone());
-                    return Ok(Admission::Admitted(Box::new(Reservation { scope, request, hold, meter })));
+                    self.settle_some_expired(scope, &meter, now).await;
+                    return admitted(meter, hold);
                 }
-                Err(old) => old,
+                Ok(Err(old)) => old,
+                Err(StoreError::Contention) => {
+                    back_off(attempt).await;
+                    continue;
+                }
+                Err(error) => return Err(error),
             };
             self.guesses.learn(scope.org(), &old);
             if let Some(hold) = old.holds.get(request).copied() {
                 // The SDK repeated a write that had been applied but whose answer was lost.
-                let (scope, request) = (scope.clone(), request.clone());
-                return Ok(Admission::Admitted(Box::new(Reservation { scope, request, hold, meter: old })));
+                return admitted(old, hold);
             }
             if old.period < Period::of(now) {
                 self.roll_over(scope, &old).await?;
@@ -123,7 +130,8 @@ impl Store {
             let Some(refusal) = old.refusal(demand, now) else {
                 continue; // Only the guess was wrong; the next try knows better.
             };
-            if self.settle_expired(scope, &old, now).await? == 0 {
+            // What has expired may be all that stands in the way.
+            if self.settle_some_expired(scope, &old, now).await == 0 {
                 return Ok(Admission::Refused(refusal));
             }
         }
@@ -226,6 +234,18 @@ impl Store {
         self.settle_hold(&reservation.scope, &reservation.request, &reservation.hold, charged, credits).await
     }
 
+    /// Gives everything back to a request that was not told whether it was admitted, and will not go on.
+    ///
+    /// # Errors
+    /// [`StoreError`]; a hold that there is expires.
+    pub async fn release(&self, scope: &TenantScope, request: &RequestId) -> Result<()> {
+        let meter = self.meter(scope).await?;
+        if let Some(hold) = meter.holds.get(request) {
+            self.settle_hold(scope, request, hold, &Amounts::NONE, 0).await?;
+        }
+        Ok(())
+    }
+
     pub(crate) async fn settle_hold(
         &self,
         scope: &TenantScope,
@@ -236,7 +256,7 @@ impl Store {
     ) -> Result<SettleOutcome> {
         let mut hold = *hold;
         let credits_back = hold.credits.saturating_sub(credits);
-        for _ in 0..TRIES {
+        for attempt in 0..TRIES {
             let refund = hold.refund(charged);
             let mut change = Change::new(request, credits_back);
             change.condition.push("#period = :period".into());
@@ -257,9 +277,14 @@ impl Store {
                 .await;
             let old = match answer {
                 Ok(_) => return Ok(SettleOutcome::Settled),
-                Err(error) => match failed_condition(error)? {
-                    Some(old) => item::meter(&old)?,
-                    None => return Ok(SettleOutcome::AlreadySettled),
+                Err(error) => match failed_condition(error) {
+                    Ok(Some(old)) => item::meter(&old)?,
+                    Ok(None) => return Ok(SettleOutcome::AlreadySettled),
+                    Err(StoreError::Contention) => {
+                        back_off(attempt).await;
+                        continue;
+                    }
+                    Err(error) => return Err(error),
                 },
             };
             if !old.holds.contains_key(request) {
@@ -326,21 +351,22 @@ impl Store {
         let update = self
             .update(&keys::meter(scope))
             .update_expression(
-                "SET #period = :new, #left = :fresh, given = :given, #interval = :interval, \
+                "SET #period = :new, #plan = :plan, #left = :fresh, given = :given, #interval = :interval, \
                  #burst = :burst, max_holds = :max_holds",
             )
             // The closing row repeats what is left, so nothing may have been settled since it was read.
-            .condition_expression("#period = :old AND #left = :left AND #holds = :holds")
-            .set_expression_attribute_names(Some(names(&["#period", "#left", "#interval", "#burst", "#holds"])))
+            .condition_expression("#period = :old AND #left = :left")
+            .set_expression_attribute_names(Some(names(&["#period", "#plan", "#left", "#interval", "#burst"])))
             .expression_attribute_values(":new", s(fresh.period.to_string()))
+            // A plan that is gone is replaced by the first, in name too.
+            .expression_attribute_values(":plan", s(&fresh.plan))
             .expression_attribute_values(":fresh", item::left_value(&fresh.left))
             .expression_attribute_values(":given", item::given_value(&fresh.given))
             .expression_attribute_values(":interval", n(fresh.rate.interval))
             .expression_attribute_values(":burst", n(fresh.rate.burst))
             .expression_attribute_values(":max_holds", n(fresh.max_holds))
             .expression_attribute_values(":old", s(old.period.to_string()))
-            .expression_attribute_values(":left", item::left_value(&old.left))
-            .expression_attribute_values(":holds", item::holds_value(&old.holds));
+            .expression_attribute_values(":left", item::left_value(&old.left));
         let closing = NewItem::at(&keys::closing(scope, old.period))
             .text("org", scope.org().as_str())
             .text(period, old.period.to_string())

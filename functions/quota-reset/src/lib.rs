@@ -1,0 +1,168 @@
+//! Work that is done for every tenant on a schedule: beginning the month (`reset`), settling expired holds
+//! (`sweep`) and checking the books (`reconcile`).
+//!
+//! The schedule's event becomes one message per shard of the register ([`fan_out`]); a shard's message walks its
+//! tenants and, when the time is up, sends itself on with a cursor ([`walk`]). A tenant that needs more, because it
+//! failed, is too large or is to be looked at again, gets a message of its own ([`tenant`]), so that it holds up
+//! nobody and, should it go on failing, lies among the dead letters by name. Every job may be done twice, late and at
+//! the same time as itself.
+
+mod message;
+mod tenant;
+mod walk;
+
+use std::{sync::Arc, time::Duration};
+
+use aws_lambda_events::sqs::{SqsBatchResponse, SqsEvent};
+use futures_util::future::try_join_all;
+use lambda_runtime::LambdaEvent;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tenantry_domain::Millis;
+use tenantry_store::{Store, StoreError, TimeIsUp};
+use tenantry_web::{
+    config::{self, ConfigError, Env},
+    queue::{self, Failures, QueueError},
+    telemetry,
+};
+
+pub use message::{Job, JobQueue, Message};
+pub use walk::Tally;
+
+/// Alarmed upon: how often meter, records and roll-ups did not agree.
+const DIFFERENCES: &str = "ReconciliationDifferences";
+/// Tenants too large to be checked in one run of the function.
+const UNCHECKED: &str = "ReconciliationUnchecked";
+
+/// A walk ends this long before the function's time does, to send itself on.
+const SPARE: Millis = 10_000;
+
+/// Why a message is delivered again.
+#[derive(Debug, thiserror::Error)]
+pub enum JobError {
+    /// The database failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// What is to be done next could not be queued.
+    #[error(transparent)]
+    Queue(#[from] QueueError),
+    /// So many tenants fail that it is not about them.
+    #[error("{0} tenants of one walk failed")]
+    ManyFailures(usize),
+    /// The event is neither a job nor a batch of messages.
+    #[error("not an event of a schedule or of the job queue: {0}")]
+    Unknown(String),
+    /// The answer to SQS.
+    #[error("{0}")]
+    Batch(&'static str),
+}
+
+/// What the jobs work on.
+#[derive(Clone)]
+pub struct State {
+    store: Store,
+    queue: Arc<dyn JobQueue>,
+}
+
+impl State {
+    /// From parts that were made elsewhere, as `host` does.
+    #[must_use]
+    pub fn new(store: Store, queue: Arc<dyn JobQueue>) -> Self {
+        Self { store, queue }
+    }
+
+    /// From `TABLE_NAME` and `JOB_QUEUE_URL`.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub async fn from_env(env: &Env) -> Result<Self, ConfigError> {
+        Ok(Self::new(config::store(env).await?, Arc::new(config::queue(env, "JOB_QUEUE_URL").await?)))
+    }
+}
+
+/// What the function answers.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub enum Answer {
+    /// To the schedule.
+    FannedOut {
+        /// How many messages were sent.
+        messages: u8,
+    },
+    /// To SQS.
+    Batch(SqsBatchResponse),
+}
+
+/// The Lambda handler, for the schedule's `{"job"}` and for batches of the job queue.
+///
+/// # Errors
+/// [`JobError`]; the whole event is delivered again then.
+pub async fn handle(state: &State, event: LambdaEvent<Value>) -> Result<Answer, JobError> {
+    #[derive(Deserialize)]
+    struct Scheduled {
+        job: Job,
+    }
+
+    let LambdaEvent { payload, context } = event;
+    let unknown = |error: serde_json::Error| JobError::Unknown(error.to_string());
+    if payload.get("Records").is_none() {
+        let Scheduled { job } = serde_json::from_value(payload).map_err(unknown)?;
+        return Ok(Answer::FannedOut { messages: fan_out(state, job).await? });
+    }
+    let batch = queue::messages(serde_json::from_value::<SqsEvent>(payload).map_err(unknown)?);
+    let stop_at = Millis::try_from(context.deadline).unwrap_or(Millis::MAX) - SPARE;
+    let (failures, tally) = work(state, &batch, &|| state.store.now() >= stop_at).await;
+    if tally.reconciled {
+        let now = state.store.now();
+        telemetry::metric(now, DIFFERENCES, tally.differences);
+        telemetry::metric(now, UNCHECKED, tally.unchecked);
+    }
+    queue::answer(failures).map(Answer::Batch).map_err(JobError::Batch)
+}
+
+/// Sends one message per shard. Returns how many.
+///
+/// # Errors
+/// [`JobError`]; some may have been sent, and sending all again is harmless.
+pub async fn fan_out(state: &State, job: Job) -> Result<u8, JobError> {
+    let send = async |shard| state.queue.send(&Message::Shard { job, shard, cursor: None }, Duration::ZERO).await;
+    try_join_all((0..Store::shards()).map(send)).await?;
+    Ok(Store::shards())
+}
+
+/// Works through a batch. Returns what failed, and what came of the rest.
+pub async fn work(state: &State, batch: &[queue::Message], time_is_up: TimeIsUp<'_>) -> (Failures, Tally) {
+    let (mut failures, mut total) = (Failures::default(), Tally::default());
+    for (index, message) in batch.iter().enumerate() {
+        // Every delivery gets something done, or a walk would never end.
+        if index > 0 && time_is_up() {
+            failures.again.push(message.id.clone());
+            continue;
+        }
+        let done = match serde_json::from_str(&message.body) {
+            Ok(job) => run(state, &job, time_is_up).await,
+            Err(error) => Err(JobError::Unknown(error.to_string())),
+        };
+        match done {
+            Ok(tally) => total.add(tally),
+            Err(error) => {
+                tracing::error!(message_id = message.id, %error, "a job failed");
+                failures.again.push(message.id.clone());
+            }
+        }
+    }
+    (failures, total)
+}
+
+/// Does what one message asks for.
+///
+/// # Errors
+/// [`JobError`]; doing it again is harmless.
+pub async fn run(state: &State, message: &Message, time_is_up: TimeIsUp<'_>) -> Result<Tally, JobError> {
+    match message {
+        Message::Tenant { job, tenant, suspicion } => {
+            tenant::alone(state, *job, tenant, suspicion.as_ref(), time_is_up).await
+        }
+        Message::Shard { job, shard, cursor } => walk::walk(state, *job, *shard, cursor.clone(), time_is_up).await,
+    }
+}

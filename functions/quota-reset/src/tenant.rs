@@ -1,0 +1,98 @@
+//! What is done for one tenant.
+
+use std::time::Duration;
+
+use tenantry_domain::OrgId;
+use tenantry_store::{Difference, Look, StoreError, Suspicion, TenantScope, TimeIsUp};
+
+use crate::{Job, JobError, Message, State, Tally};
+
+/// How long after a suspicion the second look comes. The aggregator's delay is seconds; what is still not written
+/// after this is late enough to be called a difference.
+pub(crate) const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(600);
+
+/// Log lines about one tenant; the count says how many there are.
+const MOST_LINES: usize = 20;
+
+/// What came of a visit.
+pub(crate) enum Visit {
+    /// All done; so many things were changed.
+    Done(u64),
+    /// The books are to be looked at again.
+    Suspicious(Suspicion),
+    /// There was not enough time.
+    Unfinished,
+}
+
+pub(crate) async fn visit(
+    state: &State,
+    job: Job,
+    scope: &TenantScope,
+    time_is_up: TimeIsUp<'_>,
+) -> Result<Visit, StoreError> {
+    let store = &state.store;
+    match job {
+        Job::Reset => store.begin_period(scope).await.map(|begun| Visit::Done(begun.into())),
+        Job::Sweep => store.sweep_if_due(scope).await.map(|settled| Visit::Done(settled as u64)),
+        Job::Reconcile => Ok(match store.look(scope, time_is_up).await? {
+            Look::Clean => Visit::Done(0),
+            Look::Suspicious(suspicion) => Visit::Suspicious(suspicion),
+            Look::Unfinished => Visit::Unfinished,
+        }),
+    }
+}
+
+/// A message for one tenant: it has the whole time of the function.
+pub(crate) async fn alone(
+    state: &State,
+    job: Job,
+    org: &OrgId,
+    suspicion: Option<&Suspicion>,
+    time_is_up: TimeIsUp<'_>,
+) -> Result<Tally, JobError> {
+    let mut tally = Tally { visited: 1, reconciled: job == Job::Reconcile, ..Tally::default() };
+    let Some(scope) = state.store.tenant(org).await? else {
+        tracing::info!(%org, ?job, "the tenant is gone");
+        return Ok(tally);
+    };
+    let unchecked = |tally: &mut Tally| {
+        tracing::error!(%org, "too many records to check the books in one run of the function");
+        tally.unchecked += 1;
+    };
+    if let Some(suspicion) = suspicion {
+        match state.store.look_again(&scope, suspicion, time_is_up).await? {
+            Some(differences) => {
+                report(org, &differences);
+                tally.differences = differences.len() as u64;
+            }
+            None => unchecked(&mut tally),
+        }
+        return Ok(tally);
+    }
+    match visit(state, job, &scope, time_is_up).await? {
+        Visit::Done(changed) => tally.changed += changed,
+        Visit::Suspicious(suspicion) => {
+            let again = Message::Tenant { job, tenant: org.clone(), suspicion: Some(suspicion) };
+            state.queue.send(&again, LOOK_AGAIN_AFTER).await?;
+        }
+        Visit::Unfinished => unchecked(&mut tally),
+    }
+    Ok(tally)
+}
+
+fn report(org: &OrgId, differences: &[Difference]) {
+    for difference in differences.iter().take(MOST_LINES) {
+        match difference {
+            Difference::Meter { period, resource, charged, recorded } => tracing::error!(
+                %org, %period, resource = resource.name(), charged, recorded,
+                "the meter charged something else than the records say"
+            ),
+            Difference::RollUp(repair) => {
+                tracing::error!(%org, ?repair, "a roll-up was not the sum of its records, and was repaired");
+            }
+        }
+    }
+    if differences.len() > MOST_LINES {
+        tracing::error!(%org, differences = differences.len(), "there are more differences");
+    }
+}

@@ -1,0 +1,78 @@
+//! The register of tenants, for work that visits all of them shard by shard.
+
+use tenantry_domain::OrgId;
+
+use crate::{
+    Store, TenantScope,
+    db::{Range, prefix_end},
+    error::Result,
+    item::Reader,
+    keys,
+};
+
+const PREFIX: &str = "T#";
+
+impl Store {
+    /// How many shards the register has.
+    #[must_use]
+    pub const fn shards() -> u8 {
+        keys::SHARDS
+    }
+
+    /// Tenants of one shard, oldest first, those behind `after`; and whether there may be more. A tenant
+    /// that is registered meanwhile sorts last, so a walk meets it.
+    ///
+    /// # Errors
+    /// [`StoreError`](crate::StoreError).
+    pub async fn tenants(&self, shard: u8, after: Option<&OrgId>, limit: u16) -> Result<(Vec<TenantScope>, bool)> {
+        let (pk, to) = (keys::shard(shard), prefix_end(PREFIX));
+        let after = after.map(|org| keys::registered(org).sk);
+        let range = Range { cursor: after.as_deref(), limit: limit.into(), ..Range::between(&pk, PREFIX, &to) };
+        let (items, next) = self.page(range).await?;
+        let scope = |item| Ok(TenantScope::of_registered(Reader(item).parsed("org")?));
+        Ok((items.iter().map(scope).collect::<Result<_>>()?, next.is_some()))
+    }
+
+    /// One tenant by its id, `None` when there is none.
+    ///
+    /// # Errors
+    /// [`StoreError`](crate::StoreError).
+    pub async fn tenant(&self, org: &OrgId) -> Result<Option<TenantScope>> {
+        let keys::Key { pk, sk } = keys::registered(org);
+        // A query, like all that is asked of the register: so that is all that may be done with it.
+        let range = Range { limit: 1, consistent: true, ..Range::between(&pk, &sk, &sk) };
+        let (items, _) = self.page(range).await?;
+        items.first().map(|item| Ok(TenantScope::of_registered(Reader(item).parsed("org")?))).transpose()
+    }
+
+    /// Begins the tenant's current period if nobody has yet, as the tenant's next request would. Whether
+    /// there was anything to do; a tenant that has nothing to do costs half a read unit.
+    ///
+    /// # Errors
+    /// [`StoreError`](crate::StoreError).
+    pub async fn begin_period(&self, scope: &TenantScope) -> Result<bool> {
+        // A stale read can only show the period as older than it is; `meter` looks closely then.
+        if let Some(stored) = self.get(&keys::meter(scope), false).await?
+            && crate::meter::read_meter(&stored)?.period >= tenantry_domain::Period::of(self.now())
+        {
+            return Ok(false);
+        }
+        self.meter(scope).await?;
+        Ok(true)
+    }
+
+    /// [`sweep_holds`](Self::sweep_holds) for half a read unit when there is nothing to sweep.
+    ///
+    /// # Errors
+    /// [`StoreError`](crate::StoreError).
+    pub async fn sweep_if_due(&self, scope: &TenantScope) -> Result<usize> {
+        // A hold that a stale read does not show cannot have expired yet: it is seconds old.
+        if let Some(stored) = self.get(&keys::meter(scope), false).await? {
+            let (now, meter) = (self.now(), crate::meter::read_meter(&stored)?);
+            if !meter.holds.values().any(|hold| hold.is_expired(now)) {
+                return Ok(0);
+            }
+        }
+        self.sweep_holds(scope).await
+    }
+}

@@ -1,0 +1,235 @@
+"""What a deployed platform has to do, asked of it from outside: HTTP, queues, schedules.
+
+    journeys.py first <stack>      after the first deployment
+    journeys.py upgraded <stack>   after a second one
+
+Nothing here waits for a time to pass, only for something to come true, with a deadline.
+"""
+
+import json
+import pathlib
+import sys
+import time
+import uuid
+from datetime import datetime, timedelta, timezone
+
+from platform_under_test import Failed, Platform, until
+
+# What the second part needs to know of the first.
+KEPT = pathlib.Path("target/e2e/kept.json")
+
+PASSWORD = "correct horse battery staple 7"
+CALL = {"model": "sandbox/echo", "messages": [{"role": "user", "content": "Hello, cloud."}], "max_tokens": 64}
+
+
+def first(platform: Platform) -> None:
+    tenant = step("a person registers and makes an API key", lambda: sign_up(platform))
+    step("another origin may call", lambda: refusals(platform))
+    usage = step("a chat call is answered whole", lambda: chat(platform, tenant))
+    step("its usage comes through the queue, once", lambda: booked(platform, tenant, [usage]))
+    usages = step(
+        "an outage of the aggregator and a poison message: dead letters, rollback, redrive",
+        lambda: outage(platform, tenant, [usage]),
+    )
+    step("the month turns once, however often the schedule fires", lambda: month_turns(platform, tenant))
+    step("a mail leaves in the reader's language", lambda: mail(platform))
+    KEPT.write_text(json.dumps({"tenant": tenant, "table": platform.outputs["TableName"], "calls": len(usages)}))
+
+
+def upgraded(platform: Platform) -> None:
+    kept = json.loads(KEPT.read_text())
+    tenant = kept["tenant"]
+    step("the new configuration is live", lambda: new_configuration(platform))
+    step("the data is the same", lambda: same_data(platform, tenant, kept))
+    usage = step("and the key still works", lambda: chat(platform, tenant))
+    step("and is metered", lambda: booked(platform, tenant, [usage], before=kept["calls"]))
+
+
+def step(name: str, work):
+    started = time.monotonic()
+    made = work()
+    print(f"   {name}: ok, {time.monotonic() - started:.1f} s", flush=True)
+    return made
+
+
+# ── Accounts ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def sign_up(platform: Platform) -> dict:
+    email = f"{uuid.uuid4().hex[:12]}@example.com"
+    person = {"email": email, "password": PASSWORD, "organization_name": "Cloud Nine"}
+    registered = platform.call("POST", "/api/v1/auth/register", person, expect=201)
+    again = platform.call("POST", "/api/v1/auth/register", person, expect=409)
+    same(again["code"], "email_taken")
+    token = registered["access_token"]
+    me = platform.call("GET", "/api/v1/auth/me", token=token)
+    key = platform.call("POST", "/api/v1/api-keys", {"name": "e2e"}, token=token, expect=201)
+    platform.call("GET", "/api/v1/auth/me", token="nonsense", expect=401)
+    keys = platform.call("GET", "/api/v1/api-keys", token=token)
+    same([listed["id"] for listed in keys["data"]], [key["id"]])
+    return {"email": email, "org": organization(me), "key": key["secret"]}
+
+
+def organization(me: dict) -> str:
+    return me["organization"]["id"]
+
+
+def refusals(platform: Platform) -> None:
+    # The emulator answers mock integrations and refusals of API Gateway's own in its own words, so only that a preflight
+    # is answered at all is seen here; tests/tests/template.rs reads the words.
+    platform.call("OPTIONS", "/api/v1/chat/completions", expect=(200, 204))
+
+
+def sign_in(platform: Platform, tenant: dict) -> str:
+    answer = platform.call("POST", "/api/v1/auth/login", {"email": tenant["email"], "password": PASSWORD})
+    return answer["access_token"]
+
+
+# ── Calls and their usage ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def chat(platform: Platform, tenant: dict) -> dict:
+    answer = platform.call("POST", "/api/v1/chat/completions", CALL, token=tenant["key"])
+    content = answer["choices"][0]["message"]["content"]
+    true(content, f"an answer without content: {answer}")
+    return answer["usage"]
+
+
+def booked(platform: Platform, tenant: dict, usages: list[dict], before: int = 0) -> None:
+    """Every call has one record, and roll-ups and meter agree with them."""
+    records = until(
+        f"{before + len(usages)} records",
+        lambda: len_is(all_records(platform, tenant), before + len(usages)),
+    )
+    tokens = sorted(usage["total_tokens"] for usage in usages)
+    newest = sorted(record_tokens(record) for record in records[: len(usages)])
+    same(newest, tokens)
+    stats = {resource["resource"]: resource for resource in platform.call("GET", "/api/v1/usage/stats", token=tenant["key"])["resources"]}
+    same(stats["messages"]["used"], len(records))
+    same(stats["llm_tokens"]["used"], sum(record_tokens(record) for record in records))
+    same(stats["messages"]["left"], stats["messages"]["limit"] - len(records))
+
+
+def all_records(platform: Platform, tenant: dict) -> list[dict]:
+    return platform.call("GET", "/api/v1/usage/records?limit=100", token=tenant["key"])["data"]
+
+
+def record_tokens(record: dict) -> int:
+    return record["prompt_tokens"] + record["completion_tokens"]
+
+
+def outage(platform: Platform, tenant: dict, usages: list[dict]) -> list[dict]:
+    queue, dead = platform.outputs["UsageQueueUrl"], platform.outputs["UsageDeadLettersUrl"]
+    with platform.impatient(queue), platform.broken("UsageAggregatorFunction"):
+        usages = [*usages, chat(platform, tenant)]
+        platform.sqs.send_message(QueueUrl=queue, MessageBody="no usage event")
+        until("both messages in the dead letters", lambda: platform.depth(dead) == 2)
+        same(len(all_records(platform, tenant)), len(usages) - 1)
+    # The alias points at the version that works again: that is the rollback.
+    with platform.impatient(queue):
+        platform.redrive(dead, queue)
+        booked(platform, tenant, usages)
+        until("the poison message back in the dead letters", lambda: platform.depth(dead) == 1)
+    platform.sqs.purge_queue(QueueUrl=dead)
+    return usages
+
+
+# ── The month ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def month_turns(platform: Platform, tenant: dict) -> None:
+    now = datetime.now(timezone.utc)
+    this, last = f"{now:%Y-%m}", f"{now.replace(day=1) - timedelta(days=1):%Y-%m}"
+    meter = {"pk": {"S": f"T#{tenant['org']}"}, "sk": {"S": "METER"}}
+    closing = {"pk": meter["pk"], "sk": {"S": f"CLOSE#{last}"}}
+    left = platform.item(meter)["left"]
+    # As if nobody had called since the last month.
+    platform.dynamodb.update_item(
+        TableName=platform.outputs["TableName"],
+        Key=meter,
+        UpdateExpression="SET #period = :last",
+        ExpressionAttributeNames={"#period": "period"},
+        ExpressionAttributeValues={":last": {"S": last}},
+    )
+    schedules = platform.schedules()
+    same(sorted(schedules), ["reconcile", "reset", "sweep"])
+    platform.fire(schedules["reset"])
+    closed = until("the closing row", lambda: platform.item(closing))
+    same(closed["left"], left)
+    fresh = platform.item(meter)
+    same(fresh["period"], {"S": this})
+    true(fresh["left"] != left, "the allowances are not fresh")
+    platform.fire(schedules["reset"])
+    jobs = platform.outputs["JobQueueUrl"]
+    until("all shards visited again", lambda: platform.depth(jobs, hidden=True) == 0)
+    same(platform.item(closing), closed)
+    same(platform.item(meter), fresh)
+    same(platform.depth(platform.outputs["JobDeadLettersUrl"]), 0)
+    # What follows counts from the old month.
+    platform.dynamodb.put_item(TableName=platform.outputs["TableName"], Item={**fresh, "left": left})
+
+
+# ── Mail ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def mail(platform: Platform) -> None:
+    recipient = f"{uuid.uuid4().hex[:12]}@example.com"
+    ordered = {
+        "id": uuid.uuid4().hex,
+        "language": "zh",
+        "to": recipient,
+        "template": "verification",
+        "data": {"name": "小明", "token": "a-token", "valid_minutes": 60},
+    }
+    platform.may_send(platform.parameter("MailFrom"))
+    queue = platform.outputs["MailQueueUrl"]
+    with platform.impatient(queue):
+        # Twice, as a queue may deliver it.
+        for _ in range(2):
+            platform.sqs.send_message(QueueUrl=queue, MessageBody=json.dumps(ordered))
+        sent = until("the mail", lambda: platform.mails_to(recipient))
+        until("both messages dealt with", lambda: platform.depth(queue, hidden=True) == 0)
+    same(len(platform.mails_to(recipient)), 1)
+    true(any("\u4e00" <= letter <= "\u9fff" for letter in sent[0]["Subject"]), f"not in Chinese: {sent[0]['Subject']}")
+    same(platform.depth(platform.outputs["MailDeadLettersUrl"]), 0)
+
+
+# ── After the second deployment ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def new_configuration(platform: Platform) -> None:
+    for name in platform.functions():
+        variables = platform.live_variables(name)
+        same(variables["RUST_LOG"], "debug")
+
+
+def same_data(platform: Platform, tenant: dict, kept: dict) -> None:
+    same(platform.outputs["TableName"], kept["table"])
+    token = sign_in(platform, tenant)
+    same(organization(platform.call("GET", "/api/v1/auth/me", token=token)), tenant["org"])
+    same(len(all_records(platform, tenant)), kept["calls"])
+
+
+# ── Comparing ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def same(found, wanted) -> None:
+    true(found == wanted, f"found {found!r}, wanted {wanted!r}")
+
+
+def true(fact, otherwise: str) -> None:
+    if not fact:
+        raise Failed(otherwise)
+
+
+def len_is(found: list, wanted: int) -> list | None:
+    true(len(found) <= wanted, f"{len(found)} records where {wanted} are wanted: something was counted twice")
+    return found if len(found) == wanted else None
+
+
+if __name__ == "__main__":
+    part, stack = sys.argv[1:]
+    try:
+        {"first": first, "upgraded": upgraded}[part](Platform(stack))
+    except Failed as failed:
+        sys.exit(f"\ne2e, {part}: {failed}")

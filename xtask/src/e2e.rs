@@ -1,0 +1,67 @@
+//! `cargo xtask e2e`: the release binaries and the template on emulated AWS. What is checked stands in
+//! `tests/e2e/journeys.py`; this deploys, and deploys again, and starts and stops what is needed.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Stdio};
+
+use crate::deploy::{self, Target};
+use crate::python::{EMULATOR, Environment, SAM};
+use crate::steps::{Result, cannot_start, root, run};
+
+/// Builds, deploys, checks, deploys again, checks again.
+pub(crate) fn run_all() -> Result {
+    let (emulator, sam) = (EMULATOR.prepare()?, SAM.prepare()?);
+    let architecture = if std::env::consts::ARCH == "aarch64" { "arm64" } else { "x86_64" };
+    deploy::build(architecture)?;
+
+    let emulator = Emulator::start(&emulator)?;
+    let mut target = Target::find("local", Some(emulator.url.clone()))?;
+    target.set("Architecture", architecture);
+    deploy::stack(&sam, &target)?;
+    journeys(&sam, &target, "first")?;
+    // A change of configuration: new versions of all functions, the same data.
+    target.set("LogLevel", "debug");
+    deploy::stack(&sam, &target)?;
+    journeys(&sam, &target, "upgraded")
+}
+
+fn journeys(sam: &Environment, target: &Target, part: &str) -> Result {
+    let mut command = sam.program("python");
+    command.args(["-B", "tests/e2e/journeys.py", part, &target.stack]).stdin(Stdio::null());
+    run(target.prepare(&mut command))
+        .map_err(|error| format!("{error}\nWhat the functions logged is in target/e2e/ministack.log"))
+}
+
+/// ministack on a free port, for as long as this lives. It ends with this process, however that ends: its keeper
+/// (`tests/e2e/emulator.py`) waits for the end of its standard input.
+struct Emulator {
+    keeper: Child,
+    url: String,
+}
+
+impl Emulator {
+    fn start(environment: &Environment) -> Result<Self> {
+        let folder = root().join("target/e2e");
+        let mut command = environment.program("python");
+        command.args(["-B", "tests/e2e/emulator.py"]).arg(&folder).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let keeper = command.spawn().map_err(|error| cannot_start(&command, &error))?;
+        let mut emulator = Self { keeper, url: String::new() };
+        // One line, its address, once it answers; no line when it does not.
+        if let Some(said) = emulator.keeper.stdout.take() {
+            BufReader::new(said).read_line(&mut emulator.url).ok();
+        }
+        emulator.url.truncate(emulator.url.trim_end().len());
+        if emulator.url.is_empty() {
+            return Err("ministack did not start; see target/e2e/ministack.log".to_owned());
+        }
+        println!("ministack answers at {}", emulator.url);
+        Ok(emulator)
+    }
+}
+
+impl Drop for Emulator {
+    fn drop(&mut self) {
+        // Closes its standard input first.
+        self.keeper.wait().ok();
+    }
+}
