@@ -7,7 +7,10 @@ use tenantry_auth::register_user;
 use tenantry_domain::{KeyId, secret::ApiKeySecret};
 use tenantry_store::{NewApiKey, TenantScope};
 
-use crate::{HostError, Platform, secrets::write_private};
+use crate::{
+    HostError, Platform,
+    secrets::{private_folder, write_private},
+};
 
 /// The plan of the demo organization, so that trying things out is not throttled.
 const PLAN: &str = "team";
@@ -41,7 +44,7 @@ pub async fn prepare(platform: &Platform, folder: &Path, in_memory: bool, base_u
         _ => create(platform).await?,
     };
     base_url.clone_into(&mut demo.base_url);
-    fs::create_dir_all(folder).map_err(|error| HostError::data(folder, error))?;
+    private_folder(folder)?;
     let text = serde_json::to_string_pretty(&demo).map_err(|error| HostError::data(folder, error))? + "\n";
     if !in_memory {
         write_private(&kept, &text)?;

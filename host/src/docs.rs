@@ -15,7 +15,9 @@ use utoipa::openapi::{
 };
 
 /// Pinned release of the reference's viewer.
-const SCALAR: &str = "https://cdn.jsdelivr.net/npm/@scalar/api-reference@1.25.0";
+const SCALAR: &str = "https://cdn.jsdelivr.net/npm/@scalar/api-reference@1.25.0/dist/browser/standalone.js";
+/// Its content: people paste keys into the page, so no other script may stand in (W3C Subresource Integrity).
+const SCALAR_INTEGRITY: &str = "sha384-aYYa3Qxeo6+Z48D3AmUywxDcZRSrJHutGAgpJiBtkiofix52Px1F0p8tFptEbnNX";
 
 static DOCUMENT: LazyLock<OpenApi> = LazyLock::new(document);
 static JSON: LazyLock<String> = LazyLock::new(|| DOCUMENT.to_pretty_json().unwrap_or_default() + "\n");
@@ -112,7 +114,7 @@ fn page() -> String {
          <p>The whole document: <a href=\"/api/v1/openapi.json\">/api/v1/openapi.json</a>. \
          The interactive viewer is loaded from the network; this list needs none.</p>\
          <table>{rows}</table></div>\
-         <script src=\"{SCALAR}\"></script>\
+         <script src=\"{SCALAR}\" integrity=\"{SCALAR_INTEGRITY}\" crossorigin=\"anonymous\"></script>\
          <script>if (window.Scalar) {{ document.getElementById('app').innerHTML = ''; \
          Scalar.createApiReference('#app', {{ url: '/api/v1/openapi.json' }}) }}</script>\
          </body></html>\n"

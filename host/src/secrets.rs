@@ -77,11 +77,7 @@ impl Secrets {
 /// Makes the data folder and takes it for this process: two platforms on one folder would each believe
 /// that the holds of the other had expired.
 pub(crate) fn lock(folder: &Path) -> Result<File, HostError> {
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(folder).map_err(|error| HostError::data(folder, error))?;
+    private_folder(folder)?;
     let path = folder.join("lock");
     let file = File::create(&path).map_err(|error| HostError::data(&path, error))?;
     file.try_lock().map_err(|_| {
@@ -91,6 +87,15 @@ pub(crate) fn lock(folder: &Path) -> Result<File, HostError> {
         )
     })?;
     Ok(file)
+}
+
+/// Makes a folder that only its owner can enter; one that is there stays as it is.
+pub(crate) fn private_folder(folder: &Path) -> Result<(), HostError> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(folder).map_err(|error| HostError::data(folder, error))
 }
 
 /// Writes a file that only its owner can read, whole or not at all.

@@ -48,6 +48,8 @@ async fn nothing_is_reserved_and_no_vendor_is_called_for_bad_input() {
         (with("max_completion_tokens", json!("many")), 400, "max_completion_tokens"),
         (with("n", json!(0)), 400, "n"),
         (with("stream", json!("true")), 400, "stream"),
+        (with("models", json!(["gpt-5.5"])), 400, "models"),
+        (with("fallbacks", json!(["gpt-5.5"])), 400, "fallbacks"),
     ] {
         let reply = platform.post("/api/v1/chat/completions", &tenant.api_key, body.clone()).await;
         let error = reply.clone().expect(status).json();
@@ -60,6 +62,8 @@ async fn nothing_is_reserved_and_no_vendor_is_called_for_bad_input() {
         (b"{".to_vec(), vec![JSON], 400),
         (b"".to_vec(), vec![JSON], 400),
         (b"[]".to_vec(), vec![JSON], 400),
+        // Small on the wire, hundreds of megabytes in memory.
+        (format!("{{\"x\":[{}0]}}", "{\"\":0},".repeat(500_000)).into_bytes(), vec![JSON], 400),
         (b"{\"model\": \"\xff\xfe\"}".to_vec(), vec![JSON], 400),
         ([b"{\"model\":\"gpt-4.1-mini\",\"messages\":".to_vec(), vec![b'['; 50_000]].concat(), vec![JSON], 400),
         (good.to_string().into_bytes(), vec![], 415),
@@ -113,6 +117,33 @@ async fn unknown_members_reach_the_vendor_and_answers_come_back_untouched() {
     assert_eq!(sent.body["max_tokens"], 64);
     assert!(sent.headers.get("authorization").unwrap().to_str().unwrap().contains("vendor-key"));
     assert_eq!(reply.json()["object"], "chat.completion");
+}
+
+#[tokio::test]
+async fn depth_has_one_limit_whatever_a_key_is_called() {
+    let (upstream, platform, tenant) = stage().await;
+    let mut nested = "1".to_owned();
+    for _ in 0..20 {
+        let inside = "[".repeat(100) + &nested + &"]".repeat(100);
+        nested = json!({"$serde_json::private::RawValue": inside}).to_string();
+        if nested.len() > 1_000_000 {
+            break;
+        }
+    }
+    // Past the parser, which reads it as what it is: an object with a string in it. A parser that honours the
+    // key overflows the stack and takes the whole process with it.
+    let body = format!("{{\"model\":\"none\",\"messages\":[{{\"role\":\"user\"}}],\"x\":{nested}}}");
+    let reply = send_raw(&platform, &tenant.api_key, body, &[JSON]).await.expect(404);
+    assert_eq!(reply.code(), "model_not_found");
+    assert_eq!(upstream.counts().requests, 0);
+}
+
+#[tokio::test]
+async fn answers_stay_out_of_caches() {
+    let (_upstream, platform, tenant) = stage().await;
+    for path in ["/api/v1/models", "/api/v1/usage/stats", "/api/v1/organizations", "/api/v1/nothing"] {
+        assert_eq!(platform.get(path, &tenant.api_key).await.header("cache-control"), "no-store", "{path}");
+    }
 }
 
 #[tokio::test]

@@ -313,3 +313,15 @@ async fn bad_input_names_the_field() {
     assert_eq!(listed["data"].as_array().unwrap().len(), 1, "nothing was created");
     create(&platform, &token, &"ä".repeat(100)).await;
 }
+
+#[tokio::test]
+async fn an_access_token_makes_no_key_once_its_session_has_ended() {
+    let platform = Platform::start(Setup::default()).await;
+    let tenant = platform.tenant("team").await;
+    let tokens = platform.login(&tenant).await;
+    let access = tokens["access_token"].as_str().unwrap();
+    platform.post("/api/v1/api-keys", access, json!({"name": "before"})).await.expect(201);
+    platform.post("/api/v1/auth/logout", access, json!({"scope": "global"})).await.expect(204);
+    let reply = platform.post("/api/v1/api-keys", access, json!({"name": "after"})).await.expect(401);
+    assert_eq!(reply.code(), "unauthenticated");
+}

@@ -104,9 +104,14 @@ pub(crate) async fn finish_failed(call: Call, error: &UpstreamError) {
     }
 }
 
-/// A vendor's failure as the client gets it; the whole of it goes to the log.
+/// A vendor's failure as the client gets it. What the vendor says may repeat the prompt, so the log has only
+/// its class.
 pub(crate) fn failed(error: &UpstreamError) -> ApiError {
-    tracing::warn!(%error, "the vendor failed");
+    let upstream = match error {
+        UpstreamError::Status(status) => Some(status.upstream_status.as_u16()),
+        _ => None,
+    };
+    tracing::warn!(upstream, status = error.status().as_u16(), code = error.body().code, "the vendor failed");
     ApiError::upstream(error.status(), &error.body().to_json(), error.retry_after())
 }
 

@@ -23,7 +23,7 @@ use axum::{Router, extract::FromRef};
 use tenantry_providers::Timing;
 use tenantry_store::Store;
 use tenantry_web::{
-    ApiError,
+    ApiError, Code,
     auth::Authenticator,
     config::{self, ConfigError, Env},
     queue::UsageQueue,
@@ -41,6 +41,9 @@ pub const BODY_LIMIT: usize = 6 * 1024 * 1024;
 
 /// Bodies up to this many bytes are counted where they are read: it takes a millisecond at most.
 const COUNTED_AT_ONCE: usize = 32 * 1024;
+
+/// Larger bodies that are counted, or wait for it, at the same time.
+const LARGE_AT_ONCE: usize = 16;
 
 /// How long the gateway waits for vendors.
 #[derive(Debug, Clone, Copy)]
@@ -89,6 +92,7 @@ struct Shared {
     waits: Waits,
     calls: TaskTracker,
     counting: Semaphore,
+    waiting: Semaphore,
 }
 
 impl State {
@@ -97,8 +101,8 @@ impl State {
     pub fn new(authenticator: Authenticator, queue: Arc<dyn UsageQueue>, models: Models, waits: Waits) -> Self {
         let store = authenticator.store.clone();
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let (calls, counting) = (TaskTracker::new(), Semaphore::new(cores));
-        Self(Arc::new(Shared { authenticator, store, queue, models, waits, calls, counting }))
+        let (calls, counting, waiting) = (TaskTracker::new(), Semaphore::new(cores), Semaphore::new(LARGE_AT_ONCE));
+        Self(Arc::new(Shared { authenticator, store, queue, models, waits, calls, counting, waiting }))
     }
 
     /// The state of the Lambda function: `TABLE_NAME`, `JWT_JWKS`, `JWT_ISSUER`, `USAGE_QUEUE_URL`, the
@@ -124,6 +128,11 @@ impl State {
             return Ok(count());
         }
         let failed = |error: &dyn std::fmt::Display| ApiError::internal(format!("counting tokens: {error}"));
+        // Whoever waits keeps a large body in memory, admitted or not.
+        let _place = self.0.waiting.try_acquire().map_err(|_| {
+            ApiError::new(Code::Unavailable, "Too many large requests at this moment. Try again.")
+                .retry_after(Duration::from_secs(1))
+        })?;
         let _turn = self.0.counting.acquire().await.map_err(|error| failed(&error))?;
         tokio::task::spawn_blocking(count).await.map_err(|error| failed(&error))
     }

@@ -140,7 +140,7 @@ pub(crate) struct ModelList {
 /// List the models that can be called.
 #[utoipa::path(
     get, path = "/api/v1/models", tag = "models", operation_id = "list_models",
-    responses((status = 200, body = ModelList), (status = 401, body = OpenAiError)),
+    responses((status = 200, body = ModelList), (status = 401, body = OpenAiError), (status = 503, body = OpenAiError)),
 )]
 pub(crate) async fn list(State(state): State<crate::State>, caller: Caller) -> Result<axum::Json<ModelList>, ApiError> {
     caller.scope(Permission::CallModels)?;
@@ -152,7 +152,7 @@ pub(crate) async fn list(State(state): State<crate::State>, caller: Caller) -> R
 #[utoipa::path(
     get, path = "/api/v1/models/{model}", tag = "models", operation_id = "retrieve_model",
     params(("model" = String, Path, description = "The model's name")),
-    responses((status = 200, body = ModelCard), (status = 401, body = OpenAiError), (status = 404, body = OpenAiError)),
+    responses((status = 200, body = ModelCard), (status = 401, body = OpenAiError), (status = 404, body = OpenAiError), (status = 503, body = OpenAiError)),
 )]
 pub(crate) async fn retrieve(
     State(state): State<crate::State>,

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
-use tenantry_web::{ApiError, Code, extract::parse};
+use tenantry_web::{ApiError, Code, json};
 
 /// Most messages of one chat request. Each costs the vendor's template tokens that a limit on bytes
 /// would not see.
@@ -13,6 +13,33 @@ const MAX_MESSAGES: usize = 2_048;
 const MAX_CHOICES: u64 = 128;
 /// Most inputs of one embeddings request, OpenAI's own limit.
 const MAX_INPUTS: usize = 2_048;
+
+/// Members by which routers (OpenRouter, LiteLLM) answer with another model, account or address than was
+/// asked for. A model that is not in the catalogue has no price, so it is not callable by a detour either.
+const DETOURS: [&str; 15] = [
+    "api_base",
+    "api_key",
+    "base_url",
+    "content_policy_fallbacks",
+    "context_window_fallbacks",
+    "custom_llm_provider",
+    "extra_body",
+    "extra_headers",
+    "fallbacks",
+    "mock_response",
+    "mock_testing_fallbacks",
+    "models",
+    "plugins",
+    "provider",
+    "route",
+];
+
+fn refuse_detours(members: &Map<String, Value>) -> Result<(), ApiError> {
+    match DETOURS.iter().find(|name| members.contains_key(**name)) {
+        Some(name) => Err(ApiError::invalid(format!("/{name}"), "is not taken here: the model alone says who answers")),
+        None => Ok(()),
+    }
+}
 
 /// A chat request, checked.
 #[derive(Debug)]
@@ -28,7 +55,8 @@ pub(crate) struct ChatRequest {
 
 impl ChatRequest {
     pub(crate) fn parse(body: &[u8]) -> Result<Self, ApiError> {
-        let members: Map<String, Value> = parse(body)?;
+        let members = json::members(body)?;
+        refuse_detours(&members)?;
         let model = model(&members)?;
         let messages = match members.get("messages") {
             Some(Value::Array(messages)) => messages,
@@ -70,7 +98,8 @@ pub(crate) struct EmbeddingsRequest {
 
 impl EmbeddingsRequest {
     pub(crate) fn parse(body: &[u8]) -> Result<Self, ApiError> {
-        let members: Map<String, Value> = parse(body)?;
+        let members = json::members(body)?;
+        refuse_detours(&members)?;
         let model = model(&members)?;
         match members.get("input") {
             Some(Value::String(_)) => {}
@@ -141,6 +170,8 @@ mod tests {
             (format!(r#"{{"model":"m",{MESSAGES},"n":129}}"#), "n"),
             (format!(r#"{{"model":"m",{MESSAGES},"stream":"yes"}}"#), "stream"),
             (format!(r#"{{"model":"m",{MESSAGES},"stream_options":1}}"#), "stream_options"),
+            (format!(r#"{{"model":"m",{MESSAGES},"models":["dearer"]}}"#), "models"),
+            (format!(r#"{{"model":"m",{MESSAGES},"fallbacks":["dearer"]}}"#), "fallbacks"),
         ] {
             let error = ChatRequest::parse(body.as_bytes()).unwrap_err();
             let wire: Value = serde_json::from_slice(&error.to_openai()).unwrap();

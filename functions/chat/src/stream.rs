@@ -111,7 +111,7 @@ async fn run(
     }
     settle(call, stream.into_outcome(), last.is_none()).await;
     if let Some(last) = last {
-        let _ = parts.send(last).await;
+        let _ = timeout_at(deadline, parts.send(last)).await;
     }
 }
 
@@ -154,7 +154,7 @@ async fn settle(call: Call, outcome: RelayOutcome, client_left: bool) {
         StreamEnd::Done => Status::Ok,
         StreamEnd::Abandoned => Status::ClientClosed,
         StreamEnd::UpstreamError(error) => {
-            tracing::warn!(message = error.message, code = error.code, "the vendor failed in the middle");
+            tracing::warn!(code = error.code, "the vendor failed in the middle");
             Status::Interrupted
         }
         StreamEnd::Truncated => {

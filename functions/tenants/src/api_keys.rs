@@ -8,13 +8,13 @@ use axum::{
 use http::{StatusCode, header};
 use serde::{Deserialize, Serialize};
 use tenantry_domain::{
-    KeyId, UserId,
+    KeyId, SessionId, UserId,
     plans::{Limit, Plan},
-    roles::Permission,
+    roles::{Actor, Permission},
     secret::ApiKeySecret,
     time::rfc3339,
 };
-use tenantry_store::{ApiKey as Stored, NewApiKey};
+use tenantry_store::{ApiKey as Stored, NewApiKey, Store, TenantScope};
 use tenantry_web::{ApiError, Caller, Code, Json, Path, Query, cursor::Cursors, error::Problem, extract::line};
 use utoipa::ToSchema;
 
@@ -147,7 +147,8 @@ pub(crate) async fn create(
     Json(request): Json<CreateApiKeyRequest>,
 ) -> Result<Response, ApiError> {
     let scope = caller.scope(Permission::ManageKeys)?;
-    let (created_by, _) = caller.user()?;
+    let (created_by, session) = caller.user()?;
+    must_still_hold(&state.store, scope, created_by, session).await?;
     let name = line("/name", &request.name, NAME_CHARS)?;
     let plan = state.store.plans().get(&state.store.meter(scope).await?.plan);
     let secret = ApiKeySecret::generate().map_err(|error| ApiError::internal(error.to_string()))?;
@@ -155,6 +156,25 @@ pub(crate) async fn create(
     let key = state.store.create_api_key(scope, &new, plan.limits.keys).await?.ok_or_else(|| full(plan))?;
     let created = CreatedApiKey { key: key.into(), secret: secret.expose().to_owned() };
     Ok((StatusCode::CREATED, [(header::CACHE_CONTROL, "no-store")], Answer(created)).into_response())
+}
+
+/// An access token is good for ten minutes whatever happens meanwhile; a key that it makes is good for ever.
+/// So the token's session, its person and their role are looked at as they are now.
+async fn must_still_hold(
+    store: &Store,
+    scope: &TenantScope,
+    user: &UserId,
+    session: &SessionId,
+) -> Result<(), ApiError> {
+    let ended = || ApiError::new(Code::Unauthenticated, "Your session has ended; sign in again.");
+    store.session(user, session).await?.ok_or_else(ended)?;
+    store.user(user).await?.filter(|user| !user.disabled).ok_or_else(ended)?;
+    let role = store.membership(user, scope.org()).await?.ok_or_else(ended)?.role;
+    if Actor::User(role).may(Permission::ManageKeys) {
+        Ok(())
+    } else {
+        Err(ApiError::new(Code::Forbidden, "Your role does not allow this any more; ask an owner or admin."))
+    }
 }
 
 /// Revoke an API key

@@ -37,9 +37,12 @@ impl FromStr for Email {
         if text.len() > 1024 {
             return Err(EmailError);
         }
-        let normal = text.trim().nfkc().collect::<String>().to_lowercase();
+        // Lower case can take a composed character apart, so it is composed again: one address, one spelling.
+        let normal: String = text.trim().nfkc().collect::<String>().to_lowercase().nfkc().collect();
         let (local, domain) = normal.rsplit_once('@').ok_or(EmailError)?;
-        let bad = |c: char| c.is_whitespace() || c.is_control() || "<>()[]\\,;:\"#".contains(c);
+        // Invisible characters would make two addresses look like one.
+        let invisible = |c: char| matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
+        let bad = |c: char| c.is_whitespace() || c.is_control() || invisible(c) || "<>()[]\\,;:\"#".contains(c);
         let domain_ok = domain.split('.').count() >= 2
             && domain.split('.').all(|label| {
                 !label.is_empty() && !label.starts_with('-') && !label.ends_with('-') && label.len() <= 63
@@ -71,6 +74,16 @@ mod tests {
         for text in [" Ada@Example.COM ", "ＡＤＡ@example.com", "ada@EXAMPLE.com\n"] {
             assert_eq!(text.parse::<Email>().unwrap(), plain, "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_normalized_address_stays_as_it_is() {
+        for text in ["J\u{30c}@example.com", "\u{1f0}@example.com", "H\u{331}a@example.com", "\u{130}x@example.com"] {
+            let once: Email = text.parse().unwrap();
+            assert_eq!(once.as_str().parse::<Email>().unwrap(), once, "{text:?}");
+        }
+        assert_eq!("J\u{30c}@example.com".parse::<Email>().unwrap(), "\u{1f0}@example.com".parse::<Email>().unwrap());
+        assert!("a\u{200b}b@example.com".parse::<Email>().is_err());
     }
 
     #[test]

@@ -25,6 +25,9 @@ const IMAGE_TOKENS: u64 = 1;
 /// Dimensions of an embedding: the least, the most, and what is given unasked.
 const DIMENSIONS: (u64, u64, u64) = (8, 1536, 256);
 
+/// Bytes of a message that are echoed at most: a cap cuts by counting prefixes, which is slow for megabytes.
+const LONGEST_ECHO: usize = 16 * 1024;
+
 /// The provider of the sandbox's models.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SandboxProvider;
@@ -47,8 +50,9 @@ struct Echo {
 fn echo(request: &Map<String, Value>, cap: u64) -> Echo {
     let prompt = last_user_text(request);
     let text = if prompt.is_empty() { "(nothing to echo)".to_owned() } else { prompt };
-    let whole = tokens::count_text(&text);
-    let (text, finish_reason) = if whole <= cap { (text.as_str(), "stop") } else { (prefix(&text, cap), "length") };
+    let short = &text[..text.floor_char_boundary(LONGEST_ECHO)];
+    let fits = short.len() == text.len() && tokens::count_text(short) <= cap;
+    let (text, finish_reason) = if fits { (short, "stop") } else { (prefix(short, cap), "length") };
     let prompt_tokens = tokens::count_prompt_map(request, IMAGE_TOKENS);
     let completion_tokens = tokens::count_text(text);
     Echo {

@@ -57,7 +57,12 @@ pub(crate) struct Reader<'a>(pub(crate) &'a Item);
 
 impl Reader<'_> {
     pub(crate) fn corrupt(&self, what: impl Into<String>) -> StoreError {
-        let part = |name| self.0.get(name).and_then(|v| v.as_s().ok()).map_or("?", String::as_str);
+        let part = |name| match self.0.get(name).and_then(|value| value.as_s().ok()) {
+            // This goes to the log, and some keys are addresses.
+            Some(key) if key.contains('@') => "(address)",
+            Some(key) => key,
+            None => "?",
+        };
         StoreError::Corrupt { key: format!("{} {}", part(PK), part(SK)), what: what.into() }
     }
 

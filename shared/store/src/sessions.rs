@@ -4,12 +4,12 @@
 //! `web`). Counter equal: rotate. One behind: the answer to the last rotation was lost, so the caller
 //! gets the current token again. Further behind: the token was stolen or replayed, the session ends.
 
-use aws_sdk_dynamodb::types::{ReturnValue, ReturnValuesOnConditionCheckFailure};
+use aws_sdk_dynamodb::types::{Delete, Put, ReturnValue, ReturnValuesOnConditionCheckFailure, TransactWriteItem};
 use tenantry_domain::{Millis, OrgId, SessionId, UserId, time::rfc3339};
 
 use crate::{
     Store, TenantScope,
-    db::{Range, prefix_end},
+    db::{Range, Transacted, build, prefix_end},
     error::{Result, StoreError},
     item::{Item, NewItem, Reader, n},
     keys,
@@ -126,9 +126,11 @@ impl Store {
         if session.counter == presented + 1 {
             return Ok(Rotation::Current(session));
         }
-        self.end_session(user, id).await?;
-        self.audit_replay(&session, now).await?;
-        Ok(Rotation::Replayed)
+        // Both or neither: a session that ended like this without a trace would never be looked into.
+        match self.transact(self.replay_writes(&session, now)?).await? {
+            Transacted::Done => Ok(Rotation::Replayed),
+            Transacted::Refused(_) => Ok(Rotation::Gone),
+        }
     }
 
     /// Whether the session exists and has not expired.
@@ -165,18 +167,24 @@ impl Store {
         Ok(sessions.into_iter().filter(|session| session.expires_at > now).collect())
     }
 
-    async fn audit_replay(&self, session: &Session, now: Millis) -> Result<()> {
+    fn replay_writes(&self, session: &Session, now: Millis) -> Result<Vec<TransactWriteItem>> {
+        let delete = Delete::builder()
+            .table_name(&*self.table)
+            .set_key(Some(keys::session(&session.user, &session.id).attributes()))
+            .condition_expression("attribute_exists(pk)");
         // The session's own row proved that it acts for this organization.
         let scope = TenantScope::of_session(session);
-        let item = NewItem::at(&keys::audit(&scope, now, session.id.short()))
+        let audit = NewItem::at(&keys::audit(&scope, now, session.id.short()))
             .text("org", session.org.as_str())
             .text("action", "session.replayed")
             .text("actor", session.user.as_str())
             .text("target", session.id.as_str())
             .text("at", rfc3339(now));
-        let put = self.db.put_item().table_name(&*self.table).set_item(Some(item.build()));
-        put.send().await.map_err(StoreError::from_sdk)?;
-        Ok(())
+        let put = Put::builder().table_name(&*self.table).set_item(Some(audit.build()));
+        Ok(vec![
+            TransactWriteItem::builder().delete(build(delete.build())?).build(),
+            TransactWriteItem::builder().put(build(put.build())?).build(),
+        ])
     }
 }
 

@@ -11,6 +11,7 @@ pub mod config;
 pub mod cursor;
 pub mod error;
 pub mod extract;
+pub mod json;
 pub mod mail;
 pub mod queue;
 pub mod router;

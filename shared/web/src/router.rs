@@ -77,6 +77,8 @@ async fn handle(mut request: Request, next: Next, shape: ErrorShape) -> Response
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(REQUEST_ID, value);
     }
+    // An answer is for its caller. A cache does not see that when the key came as X-API-Key (RFC 9111, 3.5).
+    response.headers_mut().entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     log(&span, &method, &route, &response, error.as_deref(), started);
     response
 }
@@ -108,9 +110,14 @@ fn render(error: &ApiError, request_id: &str, shape: ErrorShape) -> Response {
             serde_json::to_vec(&error.to_problem(request_id)).unwrap_or_default(),
         ),
         ErrorShape::OpenAi => {
-            // OpenAI knows no 422; its SDKs raise BadRequestError for 400.
+            // OpenAI knows no 422; its SDKs raise BadRequestError for 400. What else a vendor may find wrong
+            // with a request is a bad request too.
             let status = match error.status() {
-                StatusCode::UNPROCESSABLE_ENTITY if error.code() == Code::InvalidValue => StatusCode::BAD_REQUEST,
+                StatusCode::UNPROCESSABLE_ENTITY => StatusCode::BAD_REQUEST,
+                status if error.code() == Code::UpstreamError && status.is_client_error() => match status.as_u16() {
+                    404 | 413 | 429 => status,
+                    _ => StatusCode::BAD_REQUEST,
+                },
                 status => status,
             };
             (status, "application/json", error.to_openai())

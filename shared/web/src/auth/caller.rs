@@ -145,13 +145,12 @@ fn credential(headers: &HeaderMap) -> Result<&str, ApiError> {
             "Send Authorization: Bearer followed by an API key or an access token, or X-API-Key.",
         )
     };
-    let text = |value: &'_ http::HeaderValue| {
-        value.to_str().ok().map(str::trim).filter(|text| !text.is_empty()).map(str::len).is_some()
-    };
-    if let Some(value) = headers.get(header::AUTHORIZATION).filter(|value| text(value)) {
-        let value = value.to_str().map_err(|_| missing())?.trim();
-        let (scheme, credential) = value.split_once(' ').ok_or_else(missing)?;
-        return if scheme.eq_ignore_ascii_case("bearer") { Ok(credential.trim()) } else { Err(missing()) };
+    let bearer = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).and_then(|value| {
+        let (scheme, credential) = value.trim().split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then(|| credential.trim())
+    });
+    if let Some(credential) = bearer.filter(|credential| !credential.is_empty()) {
+        return Ok(credential);
     }
     let key = headers.get("x-api-key").and_then(|value| value.to_str().ok()).map(str::trim);
     key.filter(|key| !key.is_empty()).ok_or_else(missing)
