@@ -1,6 +1,6 @@
 //! `cargo run`: the platform on this machine.
 
-use std::{fs, net::Ipv4Addr, path::PathBuf, process::ExitCode};
+use std::{fs, io::Write as _, net::Ipv4Addr, path::PathBuf, process::ExitCode};
 
 use clap::Parser;
 use tenantry_domain::plans::{DEFAULT_PLANS, Plans};
@@ -84,7 +84,7 @@ fn greet(platform: &Platform, demo: &Demo, arguments: &Arguments) {
         (models.first().map_or("none", String::as_str), "see GET /api/v1/models")
     };
     let saved = arguments.data_dir.join("dev.json");
-    println!(
+    let text = format!(
         "Tenantry is running.\n\n  \
          base URL   {base_url}\n  \
          API key    {api_key}\n  \
@@ -100,6 +100,8 @@ fn greet(platform: &Platform, demo: &Demo, arguments: &Arguments) {
         count = models.len(),
         saved = saved.display(),
     );
+    // Whoever reads along may have seen enough (`| head`); that is no reason to stop serving.
+    let _ = writeln!(std::io::stdout(), "{text}");
 }
 
 /// Resolves on Ctrl-C or SIGTERM.

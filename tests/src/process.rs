@@ -7,8 +7,8 @@ use std::{
 
 use serde_json::Value;
 use tokio::{
-    io::{AsyncBufReadExt as _, BufReader},
-    process::{Child, Command},
+    io::{AsyncBufReadExt as _, BufReader, Lines},
+    process::{Child, ChildStdout, Command},
 };
 
 /// A folder that is removed with its value.
@@ -49,6 +49,8 @@ impl Drop for Folder {
 pub struct Process {
     child: Child,
     demo: Value,
+    /// Kept open: a program whose output nobody takes any more may be ended by writing it.
+    _output: Lines<BufReader<ChildStdout>>,
 }
 
 impl Process {
@@ -73,7 +75,7 @@ impl Process {
             if line.starts_with("Make the first call") {
                 let text = std::fs::read_to_string(folder.join("dev.json")).expect("dev.json is written");
                 let demo = serde_json::from_str(&text).expect("dev.json is JSON");
-                return Self { child, demo };
+                return Self { child, demo, _output: lines };
             }
         }
         panic!("tenantry ended before it served: {:?}", child.wait().await);
