@@ -57,7 +57,8 @@ pub(crate) async fn walk(
             return Err(JobError::ManyFailures(failures));
         }
         if !more {
-            tracing::info!(?job, shard, ?tally, "the shard is done");
+            // Sixteen a round, and a round every few seconds on a laptop: for whoever looks for them.
+            tracing::debug!(?job, shard, ?tally, "the shard is done");
             return Ok(tally);
         }
         cursor = tenants.last().map(|scope| scope.org().clone()).or(cursor);
