@@ -13,6 +13,7 @@ pub mod error;
 pub mod extract;
 pub mod json;
 pub mod mail;
+pub mod origin;
 pub mod queue;
 pub mod router;
 pub mod secrets;
