@@ -8,7 +8,7 @@ use crate::deploy::{self, Target};
 use crate::python::{EMULATOR, Environment, SAM};
 use crate::steps::{Result, cannot_start, root, run};
 
-/// Builds, deploys, checks, deploys again, checks again.
+/// Builds, deploys, checks, deploys again, checks again, wipes and restores.
 pub(crate) fn run_all() -> Result {
     let (emulator, sam) = (EMULATOR.prepare()?, SAM.prepare()?);
     let architecture = if std::env::consts::ARCH == "aarch64" { "arm64" } else { "x86_64" };
@@ -22,7 +22,8 @@ pub(crate) fn run_all() -> Result {
     // A change of configuration: new versions of all functions, the same data.
     target.set("LogLevel", "debug");
     deploy::stack(&sam, &target)?;
-    journeys(&sam, &target, "upgraded")
+    journeys(&sam, &target, "upgraded")?;
+    journeys(&sam, &target, "restored")
 }
 
 fn journeys(sam: &Environment, target: &Target, part: &str) -> Result {
