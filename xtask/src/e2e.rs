@@ -10,7 +10,7 @@ use crate::python::{EMULATOR, Environment, SAM};
 use crate::steps::{Result, cannot_start, root, run};
 use crate::tools;
 
-/// Builds, checks the binaries, deploys, checks, deploys again, checks again.
+/// Builds, checks the binaries, deploys, checks, deploys again, checks again, wipes and restores.
 pub(crate) fn run_all() -> Result {
     let (emulator, sam) = (EMULATOR.prepare()?, SAM.prepare()?);
     let architecture = if std::env::consts::ARCH == "aarch64" { "arm64" } else { "x86_64" };
@@ -25,7 +25,8 @@ pub(crate) fn run_all() -> Result {
     // A change of configuration: new versions of all functions, the same data.
     target.set("LogLevel", "debug");
     deploy::stack(&sam, &target)?;
-    journeys(&sam, &target, "upgraded")
+    journeys(&sam, &target, "upgraded")?;
+    journeys(&sam, &target, "restored")
 }
 
 /// The emulator hands on answers whole, and starts functions in ways of its own. This is about what Lambda does.
