@@ -10,7 +10,7 @@ pub mod queue;
 mod secrets;
 mod timers;
 
-use std::{future::Future, path::PathBuf, sync::Arc, time::Duration};
+use std::{future::Future, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use axum::{Router, routing::get};
 use tenantry_auth::Hasher;
@@ -278,7 +278,8 @@ impl Platform {
             shutdown.await;
             let _ = begin.send(true);
         };
-        let serving = axum::serve(listener, self.router.clone()).with_graceful_shutdown(signal).into_future();
+        let service = self.router.clone().into_make_service_with_connect_info::<SocketAddr>();
+        let serving = axum::serve(listener, service).with_graceful_shutdown(signal).into_future();
         let overtime = async {
             let mut begun = begun;
             let _ = begun.wait_for(|begun| *begun).await;

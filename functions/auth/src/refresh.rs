@@ -3,7 +3,7 @@
 use axum::extract::State as Shared;
 use serde::Deserialize;
 use tenantry_store::{MemberOf, Rotation, Session, User};
-use tenantry_web::{ApiError, Code, Json, error::Problem};
+use tenantry_web::{ApiError, Code, Json, error::Problem, origin::RequestOrigin};
 use utoipa::ToSchema;
 
 use crate::{
@@ -41,12 +41,13 @@ pub(crate) struct RefreshRequest {
 )]
 pub(crate) async fn refresh(
     Shared(state): Shared<State>,
+    RequestOrigin(origin): RequestOrigin,
     Json(request): Json<RefreshRequest>,
 ) -> Result<NotStored<Tokens>, ApiError> {
     // One answer for every reason: who holds a stolen token learns nothing.
     let ended = || ApiError::new(Code::Unauthenticated, "This refresh token is not good any more. Sign in again.");
     let token = state.refresh_tokens.open(&request.refresh_token).ok_or_else(ended)?;
-    let session = match state.store.rotate_session(&token.user, &token.session, token.counter).await? {
+    let session = match state.store.rotate_session(&token.user, &token.session, token.counter, &origin).await? {
         Rotation::Current(session) => session,
         Rotation::Gone => return Err(ended()),
         Rotation::Replayed => {

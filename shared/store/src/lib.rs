@@ -5,6 +5,7 @@
 //! - Times and ids come from the caller or the [`Clock`]; this crate writes them as they are.
 
 mod api_keys;
+mod audit;
 mod db;
 mod error;
 mod expiry;
@@ -28,6 +29,7 @@ use std::sync::Arc;
 use tenantry_domain::{Clock, Millis, plans::Plans};
 
 pub use api_keys::{ApiKey, NewApiKey};
+pub use audit::{AuditActor, Change, NewAudit, Origin};
 pub use error::{Result, StoreError};
 pub use expiry::UNKNOWN_MODEL;
 pub use mails::MailClaim;

@@ -4,11 +4,11 @@
 //! `web`). Counter equal: rotate. One behind: the answer to the last rotation was lost, so the caller
 //! gets the current token again. Further behind: the token was stolen or replayed, the session ends.
 
-use aws_sdk_dynamodb::types::{Delete, Put, ReturnValue, ReturnValuesOnConditionCheckFailure, TransactWriteItem};
-use tenantry_domain::{Millis, OrgId, SessionId, UserId, time::rfc3339};
+use aws_sdk_dynamodb::types::{Delete, ReturnValue, ReturnValuesOnConditionCheckFailure, TransactWriteItem};
+use tenantry_domain::{Millis, OrgId, SessionId, UserId};
 
 use crate::{
-    Store, TenantScope,
+    AuditActor, NewAudit, Origin, Store, TenantScope,
     db::{Range, Transacted, build, prefix_end},
     error::{Result, StoreError},
     item::{Item, NewItem, Reader, n},
@@ -92,11 +92,18 @@ impl Store {
         Ok(())
     }
 
-    /// Rotates the session's refresh token, whose counter was `presented`.
+    /// Rotates the session's refresh token, whose counter was `presented`. A replay is written to the audit log
+    /// with its `origin`.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn rotate_session(&self, user: &UserId, id: &SessionId, presented: u64) -> Result<Rotation> {
+    pub async fn rotate_session(
+        &self,
+        user: &UserId,
+        id: &SessionId,
+        presented: u64,
+        origin: &Origin,
+    ) -> Result<Rotation> {
         let now = self.now();
         let key = keys::session(user, id);
         let answer = self
@@ -127,7 +134,7 @@ impl Store {
             return Ok(Rotation::Current(session));
         }
         // Both or neither: a session that ended like this without a trace would never be looked into.
-        match self.transact(self.replay_writes(&session, now)?).await? {
+        match self.transact(self.replay_writes(&session, origin)?).await? {
             Transacted::Done => Ok(Rotation::Replayed),
             Transacted::Refused(_) => Ok(Rotation::Gone),
         }
@@ -167,24 +174,21 @@ impl Store {
         Ok(sessions.into_iter().filter(|session| session.expires_at > now).collect())
     }
 
-    fn replay_writes(&self, session: &Session, now: Millis) -> Result<Vec<TransactWriteItem>> {
+    fn replay_writes(&self, session: &Session, origin: &Origin) -> Result<Vec<TransactWriteItem>> {
         let delete = Delete::builder()
             .table_name(&*self.table)
             .set_key(Some(keys::session(&session.user, &session.id).attributes()))
             .condition_expression("attribute_exists(pk)");
         // The session's own row proved that it acts for this organization.
         let scope = TenantScope::of_session(session);
-        let audit = NewItem::at(&keys::audit(&scope, now, session.id.short()))
-            .text("org", session.org.as_str())
-            .text("action", "session.replayed")
-            .text("actor", session.user.as_str())
-            .text("target", session.id.as_str())
-            .text("at", rfc3339(now));
-        let put = Put::builder().table_name(&*self.table).set_item(Some(audit.build()));
-        Ok(vec![
-            TransactWriteItem::builder().delete(build(delete.build())?).build(),
-            TransactWriteItem::builder().put(build(put.build())?).build(),
-        ])
+        let row = NewAudit {
+            action: "session.replayed",
+            actor: AuditActor::User(session.user.clone()),
+            target: Some(session.id.as_str()),
+            changes: vec![],
+            origin,
+        };
+        Ok(vec![TransactWriteItem::builder().delete(build(delete.build())?).build(), self.audit_write(&scope, &row)?])
     }
 }
 

@@ -15,6 +15,7 @@ pub mod etag;
 pub mod extract;
 pub mod json;
 pub mod mail;
+pub mod origin;
 pub mod queue;
 pub mod router;
 pub mod secrets;

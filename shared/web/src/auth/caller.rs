@@ -8,7 +8,7 @@ use tenantry_domain::{
     roles::{Actor, Permission, Role},
     secret::ApiKeySecret,
 };
-use tenantry_store::TenantScope;
+use tenantry_store::{AuditActor, TenantScope};
 
 use super::Authenticator;
 use crate::error::{ApiError, Code};
@@ -81,6 +81,15 @@ impl Caller {
         match &self.identity {
             Identity::Key { key, .. } => Some(key),
             Identity::User { .. } => None,
+        }
+    }
+
+    /// The caller as the audit log names them.
+    #[must_use]
+    pub fn audit_actor(&self) -> AuditActor {
+        match &self.identity {
+            Identity::User { user, .. } => AuditActor::User(user.clone()),
+            Identity::Key { key, .. } => AuditActor::Key(key.clone()),
         }
     }
 
