@@ -346,6 +346,19 @@ fn metrics_on_the_dashboard_are_sent_and_metrics_sent_are_on_it() {
 }
 
 #[test]
+fn a_request_is_over_before_its_idempotency_key_is_taken_over() {
+    let mut idempotent = 0;
+    for (function, properties) in functions(&template()) {
+        if read(&format!("functions/{function}/src/lib.rs")).contains("idempotent(") {
+            let timeout = properties["Timeout"].as_i64().unwrap() * 1000;
+            assert!(timeout < tenantry_web::idempotency::LEASE, "{function}");
+            idempotent += 1;
+        }
+    }
+    assert!(idempotent > 0);
+}
+
+#[test]
 fn what_carries_data_outlives_the_stack() {
     let template = template();
     for kind in ["AWS::DynamoDB::Table", "AWS::SecretsManager::Secret"] {
