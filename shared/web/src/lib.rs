@@ -14,6 +14,7 @@ pub mod cursor;
 pub mod error;
 pub mod etag;
 pub mod extract;
+pub mod front;
 pub mod idempotency;
 pub mod json;
 pub mod mail;
