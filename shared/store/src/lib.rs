@@ -9,6 +9,7 @@ mod audit;
 mod db;
 mod error;
 mod expiry;
+mod idempotency;
 mod item;
 mod keys;
 mod mails;
@@ -21,6 +22,8 @@ mod sessions;
 mod table;
 mod usage;
 mod users;
+#[allow(dead_code, reason = "the helpers are for the aggregates that people change")]
+mod version;
 
 use std::sync::Arc;
 
@@ -30,6 +33,7 @@ pub use api_keys::{ApiKey, NewApiKey};
 pub use audit::{AuditActor, Change, NewAudit, Origin};
 pub use error::{Result, StoreError};
 pub use expiry::UNKNOWN_MODEL;
+pub use idempotency::{Claim, IdempotencyClaim, KeyedRequest};
 pub use mails::MailClaim;
 pub use meter::{Admission, Reservation, SettleOutcome};
 pub use organizations::{MemberOf, Membership, Organization};
@@ -38,6 +42,7 @@ pub use scope::TenantScope;
 pub use sessions::{Device, Rotation, Session};
 pub use usage::{Page, RollUp, RollUpKey, Sums, WriteReport};
 pub use users::{NewUser, User};
+pub use version::{Changed, Precondition, Version};
 
 /// The store: cheap to clone, one per process.
 #[derive(Clone)]
