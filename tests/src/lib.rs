@@ -2,6 +2,7 @@
 
 #![allow(clippy::expect_used, clippy::panic, reason = "a test fails by panicking, also in its helpers")]
 
+pub mod accounts;
 pub mod http;
 pub mod jobs;
 pub mod platform;
