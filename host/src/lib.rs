@@ -4,6 +4,7 @@
 pub mod demo;
 pub mod docs;
 pub mod dynamodb;
+mod inbox;
 mod jobs;
 mod mails;
 pub mod queue;
@@ -21,6 +22,7 @@ use tenantry_store::{Store, StoreError};
 use tenantry_web::{
     auth::{Authenticator, TokenVerifier, VerifyError},
     config::{ConfigError, Env},
+    front::{Front, Transport},
     router::{BODY_LIMIT, ErrorShape, around, not_found},
 };
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
@@ -39,6 +41,10 @@ pub use docs::openapi;
 pub const TABLE: &str = "tenantry";
 /// Issuer of the access tokens of a laptop.
 const ISSUER: &str = "tenantry-host";
+/// Where the usual development servers serve a page: Vite, its preview, and what else takes 3000. Not `*`: any page that
+/// is open in the browser could otherwise call the laptop.
+const DEVELOPMENT_ORIGINS: &str = "http://localhost:5173,http://127.0.0.1:5173,http://localhost:4173,\
+     http://127.0.0.1:4173,http://localhost:3000,http://127.0.0.1:3000";
 /// How long a shutdown waits for answers in flight.
 const DRAIN: Duration = Duration::from_secs(30);
 
@@ -140,7 +146,7 @@ impl Platform {
         let queue_file = data_dir.as_deref().map(|folder| folder.join("queue.sqlite"));
         let queue = LocalQueue::open(queue_file.as_deref()).map_err(|error| HostError::Database(error.to_string()))?;
 
-        let store = Store::new(engine.client(), TABLE, plans, clock);
+        let store = Store::new(engine.client(), TABLE, plans, clock.clone());
         store.create_table().await?;
         let signing = secrets.signing_key(ISSUER)?;
         let tokens = Arc::new(TokenVerifier::from_jwks(&signing.jwks(), ISSUER)?);
@@ -150,8 +156,9 @@ impl Platform {
             ("ALLOW_PRIVATE_UPSTREAMS", "true"),
             ("MAIL_FROM", "Tenantry <tenantry@localhost.localdomain>"),
             ("PUBLIC_URL", "http://localhost:8787"),
+            ("CORS_ORIGINS", DEVELOPMENT_ORIGINS),
         ]);
-        let mails = Mails::open(data_dir.as_deref(), &env, &store)?;
+        let mails = Mails::open(data_dir.as_deref(), &env, &store, clock)?;
         let jobs = Jobs::new(&store);
         let models = tenantry_chat::Models::from_env(&env)?;
         let waits = tenantry_chat::Waits::from_env(&env)?;
@@ -175,10 +182,11 @@ impl Platform {
             )),
             tenantry_usage::router(tenantry_usage::State::new(store.clone(), authenticator, secrets.secret_key())),
             tenantry_chat::router(chat.clone()),
-            around(docs::router(), ErrorShape::Problem, BODY_LIMIT),
+            around(docs::router().merge(inbox::router(mails.inbox())), ErrorShape::Problem, BODY_LIMIT),
         ];
         let own = Router::new().route("/healthz", get(|| async { "ok" })).fallback(not_found);
         let router = routes.into_iter().fold(around(own, ErrorShape::Problem, BODY_LIMIT), Router::merge);
+        let router = Front::from_env(&env, Transport::Loopback)?.before(router);
 
         let (stop, stopped) = watch::channel(false);
         let mut workers = vec![];

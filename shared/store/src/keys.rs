@@ -10,6 +10,7 @@
 //! | `T#<org>` | `ROLL#<day>#<model>#<key>#<member>#<operation>` | usage roll-up |
 //! | `T#<org>` | `CLOSE#<period>` | the meter as a period ended |
 //! | `T#<org>` | `AUDIT#<time>#<id>` | audit row |
+//! | `T#<org>` | `IDEM#<sha256>` | request with an `Idempotency-Key`, and its answer |
 //! | `K#<sha256>` | `KEY` | API key, for authentication |
 //! | `U#<usr>` | `USER` | user |
 //! | `U#<usr>` | `ORG#<org>` | membership, from the user's side |
@@ -117,6 +118,11 @@ pub(crate) fn closing(scope: &TenantScope, period: Period) -> Key {
 
 pub(crate) fn audit(scope: &TenantScope, at: i64, id: &str) -> Key {
     Key::new(tenant(scope), format!("AUDIT#{at:015}#{id}"))
+}
+
+/// `id` is a hash, so it has no `#`.
+pub(crate) fn idempotency(scope: &TenantScope, id: &str) -> Key {
+    Key::new(tenant(scope), format!("IDEM#{id}"))
 }
 
 pub(crate) fn user(user: &UserId) -> Key {

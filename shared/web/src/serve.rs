@@ -23,6 +23,7 @@ use tower::{BoxError, Service, ServiceExt as _};
 use crate::{
     config::{ConfigError, Env},
     error::{ApiError, Code},
+    front::{Front, Transport},
     router::{BODY_LIMIT, ErrorShape, around},
     secrets::{SecretsError, overlay},
     telemetry,
@@ -70,6 +71,9 @@ where
 
 /// The same with answers that stream, unless `RESPONSE_MODE` is `buffered`: some front ends cannot stream.
 ///
+/// An environment of Lambda takes one request at a time. One of Lambda Managed Instances takes as many as
+/// `AWS_LAMBDA_MAX_CONCURRENCY` says while answers stream: what mostly waits for vendors can wait for many.
+///
 /// # Errors
 /// [`Fatal`].
 pub async fn serve_streaming<F>(
@@ -84,7 +88,7 @@ where
     let mode = env.optional(MODE).unwrap_or("stream").to_owned();
     let router = Lazy::new(env, shape, build);
     match mode.as_str() {
-        "stream" => lambda_http::run_with_streaming_response(router).await,
+        "stream" => lambda_http::run_with_streaming_response_concurrent(router).await,
         "buffered" => lambda_http::run(router).await,
         _ => return Err(ConfigError::new(MODE, "must be `stream` or `buffered`").into()),
     }
@@ -156,10 +160,15 @@ impl Lazy {
 
     async fn router(&self) -> Router {
         let Inner { env, shape, build, router } = &*self.0;
-        let built = router.get_or_try_init(async || Ok::<_, Unready>(build(overlay(env).await?).await?)).await;
-        match built {
+        // API Gateway serves nothing in the clear.
+        let front = Front::from_env(env, Transport::Https);
+        let built = router.get_or_try_init(async || {
+            let front = front.clone()?;
+            Ok::<_, Unready>(front.before(build(overlay(env).await?).await?))
+        });
+        match built.await {
             Ok(router) => router.clone(),
-            Err(error) => unready(&error, *shape),
+            Err(error) => front.unwrap_or(Front::closed(Transport::Https)).before(unready(&error, *shape)),
         }
     }
 }
