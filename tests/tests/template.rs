@@ -20,6 +20,8 @@ use code::{Abilities, Sources};
 
 /// Read by `lambda_http`, not by code of ours.
 const RUNTIME_VARIABLES: [&str; 1] = ["AWS_LAMBDA_HTTP_IGNORE_STAGE_IN_PATH"];
+/// Variables that Lambda sets.
+const LAMBDAS_OWN: [&str; 1] = ["AWS_LAMBDA_FUNCTION_NAME"];
 /// Every function writes its log and its traces. X-Ray's actions know no resources.
 const EVERYBODYS: [&str; 4] =
     ["logs:CreateLogStream", "logs:PutLogEvents", "xray:PutTraceSegments", "xray:PutTelemetryRecords"];
@@ -174,7 +176,8 @@ fn variables_are_set_if_and_only_if_they_are_read() {
     let mut secret_and_read: BTreeSet<(String, String)> = BTreeSet::new();
     for (function, properties) in functions(&template) {
         let can = abilities(&function);
-        let read = can.variables.clone();
+        let read: BTreeSet<_> =
+            can.variables.iter().filter(|name| !LAMBDAS_OWN.contains(&name.as_str())).cloned().collect();
         let set = properties["Environment"]["Variables"].as_object().unwrap();
         let set: BTreeSet<String> =
             set.keys().filter(|name| !RUNTIME_VARIABLES.contains(&name.as_str())).cloned().collect();
@@ -332,10 +335,19 @@ fn metrics_on_the_dashboard_are_sent_and_metrics_sent_are_on_it() {
     let dashboard = template["Resources"]["Dashboard"]["Properties"]["DashboardBody"]["Fn::Sub"].as_str().unwrap();
     let shown: BTreeSet<_> =
         dashboard.split("\"Tenantry\", \"").skip(1).map(|rest| rest.split('"').next().unwrap().to_owned()).collect();
+    for metric in dashboard.split("[\"Tenantry\", ").skip(1) {
+        // Who sends it is a dimension: without it there would be nothing to see.
+        let metric = metric.split(']').next().unwrap();
+        let (name, sender) = metric.split_once("\", \"FunctionName\", \"${").expect(metric);
+        let function = sender.trim_end_matches("}\"").trim_end_matches("Function");
+        let senders: Vec<_> = functions(&template).into_keys().filter(|sends| pascal(sends) == function).collect();
+        assert!(abilities(&senders[0]).metrics.contains(name.trim_matches('"')), "{function} does not send {name}");
+    }
     assert_eq!(shown, sent, "on the dashboard (left), sent (right)");
     for (name, alarm) in resources(&template, "AWS::CloudWatch::Alarm") {
         if alarm["Namespace"] == "Tenantry" {
             assert!(sent.contains(alarm["MetricName"].as_str().unwrap()), "{name} watches what nobody sends");
+            assert_eq!(alarm["Dimensions"][0]["Name"], "FunctionName", "{name}");
         }
     }
     // With the placeholders filled in it has to be JSON, or CloudWatch refuses it.

@@ -4,9 +4,11 @@
 //! - Every function that touches a tenant's data takes a [`TenantScope`], which only authentication makes.
 //! - Times and ids come from the caller or the [`Clock`]; this crate writes them as they are.
 
+mod accounts;
 mod api_keys;
 mod audit;
 mod db;
+mod devices;
 mod error;
 mod expiry;
 mod idempotency;
@@ -14,12 +16,14 @@ mod item;
 mod keys;
 mod mails;
 mod meter;
+mod one_time;
 mod organizations;
 mod reconcile;
 mod register;
 mod scope;
 mod sessions;
 mod table;
+mod throttle;
 mod usage;
 mod users;
 #[allow(dead_code, reason = "the helpers are for the aggregates that people change")]
@@ -29,8 +33,10 @@ use std::sync::Arc;
 
 use tenantry_domain::{Clock, Millis, plans::Plans};
 
+pub use accounts::ProfileChanges;
 pub use api_keys::{ApiKey, NewApiKey};
 pub use audit::{AuditActor, Change, NewAudit, Origin};
+pub use devices::Seen;
 pub use error::{Result, StoreError};
 pub use expiry::UNKNOWN_MODEL;
 pub use idempotency::{Claim, IdempotencyClaim, KeyedRequest};
@@ -40,6 +46,7 @@ pub use organizations::{MemberOf, Membership, Organization};
 pub use reconcile::{Difference, Look, Repair, Suspicion, TimeIsUp};
 pub use scope::TenantScope;
 pub use sessions::{Device, Rotation, Session};
+pub use throttle::{Admitted, GuessRule, WindowRule};
 pub use usage::{Page, RollUp, RollUpKey, Sums, WriteReport};
 pub use users::{NewUser, User};
 pub use version::{Changed, Precondition, Version};

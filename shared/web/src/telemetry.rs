@@ -1,6 +1,8 @@
 //! Structured logs: one JSON object per line, on standard error, or text where a person reads along.
 //! Metrics: one line each, on standard output.
 
+use std::sync::OnceLock;
+
 use tenantry_domain::Millis;
 use tracing_subscriber::EnvFilter;
 
@@ -8,6 +10,12 @@ use crate::config::Env;
 
 /// CloudWatch namespace of every metric.
 const NAMESPACE: &str = "Tenantry";
+
+/// Dimension of every metric: two stacks in one account have the same metrics, and functions of other names.
+const DIMENSION: &str = "FunctionName";
+
+/// The function's name, from `AWS_LAMBDA_FUNCTION_NAME`, which Lambda sets.
+static FUNCTION: OnceLock<String> = OnceLock::new();
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +28,7 @@ pub enum Format {
 
 /// Starts logging at the levels in `RUST_LOG` (default `info`). Calling it again does nothing.
 pub fn init(env: &Env, format: Format) {
+    let _ = FUNCTION.set(env.optional("AWS_LAMBDA_FUNCTION_NAME").unwrap_or("tenantry").to_owned());
     let filter =
         EnvFilter::try_new(env.optional("RUST_LOG").unwrap_or("info")).unwrap_or_else(|_| EnvFilter::new("info"));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
@@ -34,20 +43,21 @@ pub fn init(env: &Env, format: Format) {
 /// Lambda passes to its log and CloudWatch reads out of it.
 #[allow(clippy::print_stdout, reason = "the format is read from standard output")]
 pub fn metric(now: Millis, name: &str, value: u64) {
-    println!("{}", embedded_metric(now, name, value));
+    println!("{}", embedded_metric(now, FUNCTION.get().map_or("tenantry", String::as_str), name, value));
 }
 
-fn embedded_metric(now: Millis, name: &str, value: u64) -> String {
+fn embedded_metric(now: Millis, function: &str, name: &str, value: u64) -> String {
     let mut line = serde_json::json!({
         "_aws": {
             "Timestamp": now,
             "CloudWatchMetrics": [{
                 "Namespace": NAMESPACE,
-                "Dimensions": [[]],
+                "Dimensions": [[DIMENSION]],
                 "Metrics": [{"Name": name, "Unit": "Count"}],
             }],
         },
     });
+    line[DIMENSION] = function.into();
     line[name] = value.into();
     line.to_string()
 }
@@ -58,17 +68,18 @@ mod tests {
 
     #[test]
     fn a_metric_is_one_line_that_cloudwatch_reads() {
-        let line = embedded_metric(1_795_176_000_000, "ReconciliationDifferences", 3);
+        let line = embedded_metric(1_795_176_000_000, "quota-reset", "ReconciliationDifferences", 3);
         assert!(!line.contains('\n'));
         let expected = serde_json::json!({
             "_aws": {
                 "Timestamp": 1_795_176_000_000_i64,
                 "CloudWatchMetrics": [{
                     "Namespace": "Tenantry",
-                    "Dimensions": [[]],
+                    "Dimensions": [["FunctionName"]],
                     "Metrics": [{"Name": "ReconciliationDifferences", "Unit": "Count"}],
                 }],
             },
+            "FunctionName": "quota-reset",
             "ReconciliationDifferences": 3,
         });
         assert_eq!(serde_json::from_str::<serde_json::Value>(&line).unwrap(), expected);
