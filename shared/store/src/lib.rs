@@ -21,6 +21,8 @@ mod sessions;
 mod table;
 mod usage;
 mod users;
+#[allow(dead_code, reason = "the helpers are for the aggregates that people change")]
+mod version;
 
 use std::sync::Arc;
 
@@ -38,6 +40,7 @@ pub use scope::TenantScope;
 pub use sessions::{Device, Rotation, Session};
 pub use usage::{Page, RollUp, RollUpKey, Sums, WriteReport};
 pub use users::{NewUser, User};
+pub use version::{Changed, Precondition, Version};
 
 /// The store: cheap to clone, one per process.
 #[derive(Clone)]

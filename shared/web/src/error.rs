@@ -44,6 +44,12 @@ pub enum Code {
     Conflict,
     /// The address belongs to an account already.
     EmailTaken,
+    /// The resource is in another version than `If-Match` names.
+    PreconditionFailed,
+    /// A request with this `Idempotency-Key` is being worked on, or was and nobody knows how it ended.
+    IdempotencyInFlight,
+    /// The `Idempotency-Key` was used for another request.
+    IdempotencyKeyReused,
     /// The body is larger than the stated limit.
     BodyTooLarge,
     /// The body is not declared as `application/json`, or is compressed.
@@ -71,10 +77,11 @@ impl Code {
             Self::Forbidden | Self::UpgradeRequired => StatusCode::FORBIDDEN,
             Self::NotFound | Self::ModelNotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Self::Conflict | Self::EmailTaken => StatusCode::CONFLICT,
+            Self::Conflict | Self::EmailTaken | Self::IdempotencyInFlight => StatusCode::CONFLICT,
+            Self::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::InvalidValue => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::InvalidValue | Self::IdempotencyKeyReused => StatusCode::UNPROCESSABLE_ENTITY,
             Self::RateLimited | Self::QuotaExceeded | Self::TooManyInFlight => StatusCode::TOO_MANY_REQUESTS,
             Self::UpstreamError => StatusCode::BAD_GATEWAY,
             Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
@@ -98,6 +105,9 @@ impl Code {
             Self::MethodNotAllowed => "Wrong method",
             Self::Conflict => "Conflict",
             Self::EmailTaken => "The e-mail address is taken",
+            Self::PreconditionFailed => "It has changed meanwhile",
+            Self::IdempotencyInFlight => "The same request is in flight",
+            Self::IdempotencyKeyReused => "The idempotency key was used for another request",
             Self::BodyTooLarge => "The body is too large",
             Self::UnsupportedMediaType => "The media type is not supported",
             Self::RateLimited => "Too many requests",
@@ -216,6 +226,15 @@ impl ApiError {
     #[must_use]
     pub fn not_found() -> Self {
         Self::new(Code::NotFound, "There is nothing at this path.")
+    }
+
+    /// The resource is in another version than the one that the request is meant for.
+    #[must_use]
+    pub fn stale() -> Self {
+        Self::new(
+            Code::PreconditionFailed,
+            "It was changed since you read the version in If-Match. Read it again, and decide again.",
+        )
     }
 
     /// A fault of ours; `internal` goes to the log only.

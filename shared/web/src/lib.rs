@@ -3,6 +3,7 @@
 //! - A handler returns `Result<_, ApiError>`; [`router::finish`] writes errors in the shape its routes use.
 //! - A handler takes a [`Caller`] and asks it for a scope, naming the permission it needs.
 //! - [`extract`] has the body, path and query extractors whose errors name the field.
+//! - [`etag`] has the versions of resources: `ETag` on answers, `If-Match` on changes.
 //! - [`config::Env`] is the only place that reads the environment; [`secrets`] lays secrets over it.
 //! - [`queue`] and [`mail`] are what functions send to each other.
 
@@ -10,6 +11,7 @@ pub mod auth;
 pub mod config;
 pub mod cursor;
 pub mod error;
+pub mod etag;
 pub mod extract;
 pub mod json;
 pub mod mail;
@@ -22,4 +24,5 @@ pub mod telemetry;
 
 pub use auth::{Authenticator, Caller};
 pub use error::{ApiError, Code};
+pub use etag::{IfMatch, Tagged};
 pub use extract::{Json, Path, Query};
