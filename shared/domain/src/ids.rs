@@ -165,6 +165,8 @@ ids! {
     SessionId = "ses_";
     /// One metered request; also the id of its hold and of its usage record.
     RequestId = "req_";
+    /// An invitation into an organization.
+    InviteId = "inv_";
 }
 
 #[cfg(test)]

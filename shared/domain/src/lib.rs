@@ -7,6 +7,7 @@ pub mod catalogue;
 pub mod email;
 pub mod ids;
 pub mod metering;
+pub mod one_time;
 pub mod plans;
 pub mod roles;
 pub mod secret;
@@ -14,6 +15,6 @@ pub mod time;
 pub mod usage;
 
 pub use email::Email;
-pub use ids::{KeyId, OrgId, RequestId, SessionId, UserId};
+pub use ids::{InviteId, KeyId, OrgId, RequestId, SessionId, UserId};
 pub use metering::{Amounts, Resource};
 pub use time::{Clock, Millis, Period, SystemClock};

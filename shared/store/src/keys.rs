@@ -14,6 +14,7 @@
 //! | `U#<usr>` | `USER` | user |
 //! | `U#<usr>` | `ORG#<org>` | membership, from the user's side |
 //! | `U#<usr>` | `SES#<ses>` | session |
+//! | `U#<usr>` | `ONCE#<purpose>` | one-time token of a person |
 //! | `E#<e-mail>` | `EMAIL` | who owns an address |
 //! | `SHARD#<nn>` | `T#<org>` | register of tenants, for work that visits all of them |
 //! | `MAIL#<id>` | `SEND` | whether a mail was sent, or who is at it |
@@ -24,7 +25,7 @@
 use std::collections::HashMap;
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use tenantry_domain::{Email, KeyId, OrgId, Period, RequestId, SessionId, UserId};
+use tenantry_domain::{Email, KeyId, OrgId, Period, RequestId, SessionId, UserId, one_time::Purpose};
 
 use crate::{scope::TenantScope, usage::RollUpKey};
 
@@ -131,6 +132,16 @@ pub(crate) const SESSION_PREFIX: &str = "SES#";
 
 pub(crate) fn session(user: &UserId, session: &SessionId) -> Key {
     Key::new(format!("U#{user}"), format!("{SESSION_PREFIX}{session}"))
+}
+
+/// One row per purpose: a newer token takes the older one's place.
+pub(crate) fn one_time(user: &UserId, purpose: Purpose) -> Key {
+    let purpose = match purpose {
+        Purpose::VerifyEmail => "VERIFY",
+        Purpose::ResetPassword => "RESET",
+        Purpose::Invite => "INVITE",
+    };
+    Key::new(format!("U#{user}"), format!("ONCE#{purpose}"))
 }
 
 pub(crate) fn email(email: &Email) -> Key {

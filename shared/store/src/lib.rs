@@ -13,6 +13,7 @@ mod item;
 mod keys;
 mod mails;
 mod meter;
+mod one_time;
 mod organizations;
 mod reconcile;
 mod register;
