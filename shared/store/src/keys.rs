@@ -6,6 +6,9 @@
 //! | `T#<org>` | `METER` | what is left, requests in flight |
 //! | `T#<org>` | `MEMBER#<usr>` | role of a member |
 //! | `T#<org>` | `KEY#<key>` | API key, for lists |
+//! | `T#<org>` | `INVITE#<inv>` | invitation
+//! | `T#<org>` | `INVITED#<sha256>` | the invitation of an address
+//! | `T#<org>` | `TUSER#<username>` | tenant user
 //! | `T#<org>` | `REC#<period>#<req>` | usage record, one per admitted request |
 //! | `T#<org>` | `ROLL#<day>#<model>#<key>#<member>#<operation>` | usage roll-up |
 //! | `T#<org>` | `CLOSE#<period>` | the meter as a period ended |
@@ -25,7 +28,10 @@
 use std::collections::HashMap;
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use tenantry_domain::{Email, KeyId, OrgId, Period, RequestId, SessionId, UserId, one_time::Purpose};
+use tenantry_domain::{
+    Email, InviteId, KeyId, OrgId, Period, RequestId, SessionId, UserId, Username, one_time::Purpose,
+    secret::sha256_hex,
+};
 
 use crate::{scope::TenantScope, usage::RollUpKey};
 
@@ -68,7 +74,27 @@ pub(crate) fn meter(scope: &TenantScope) -> Key {
 }
 
 pub(crate) fn member(scope: &TenantScope, user: &UserId) -> Key {
-    Key::new(tenant(scope), format!("MEMBER#{user}"))
+    Key::new(tenant(scope), format!("{MEMBER_PREFIX}{user}"))
+}
+
+pub(crate) const MEMBER_PREFIX: &str = "MEMBER#";
+
+pub(crate) const INVITE_PREFIX: &str = "INVITE#";
+
+pub(crate) fn invite(scope: &TenantScope, invite: &InviteId) -> Key {
+    Key::new(tenant(scope), format!("{INVITE_PREFIX}{invite}"))
+}
+
+/// By the hash: sort keys stand in logs, and addresses do not belong there.
+pub(crate) fn invited(scope: &TenantScope, email: &Email) -> Key {
+    Key::new(tenant(scope), format!("INVITED#{}", sha256_hex(email.as_str().as_bytes())))
+}
+
+pub(crate) const TENANT_USER_PREFIX: &str = "TUSER#";
+
+/// A username has no `#`.
+pub(crate) fn tenant_user(scope: &TenantScope, username: &Username) -> Key {
+    Key::new(tenant(scope), format!("{TENANT_USER_PREFIX}{username}"))
 }
 
 pub(crate) const API_KEY_PREFIX: &str = "KEY#";

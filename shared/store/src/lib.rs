@@ -20,9 +20,9 @@ mod register;
 mod scope;
 mod sessions;
 mod table;
+mod tenant_users;
 mod usage;
 mod users;
-#[allow(dead_code, reason = "the helpers are for the aggregates that people change")]
 mod version;
 
 use std::sync::Arc;
@@ -35,10 +35,11 @@ pub use error::{Result, StoreError};
 pub use expiry::UNKNOWN_MODEL;
 pub use mails::MailClaim;
 pub use meter::{Admission, Reservation, SettleOutcome};
-pub use organizations::{MemberOf, Membership, Organization};
+pub use organizations::{MemberOf, Membership, Organization, OrganizationChange};
 pub use reconcile::{Difference, Look, Repair, Suspicion, TimeIsUp};
 pub use scope::TenantScope;
 pub use sessions::{Device, Rotation, Session};
+pub use tenant_users::{TenantUser, TenantUserChange};
 pub use usage::{Page, RollUp, RollUpKey, Sums, WriteReport};
 pub use users::{NewUser, User};
 pub use version::{Changed, Precondition, Version};
