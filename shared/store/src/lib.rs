@@ -31,7 +31,7 @@ use std::sync::Arc;
 
 use tenantry_domain::{Clock, Millis, plans::Plans};
 
-pub use api_keys::{ApiKey, NewApiKey};
+pub use api_keys::{ApiKey, ApiKeyChange, NewApiKey};
 pub use audit::{AuditActor, Change, NewAudit, Origin};
 pub use error::{Result, StoreError};
 pub use expiry::UNKNOWN_MODEL;
