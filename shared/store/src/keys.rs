@@ -136,8 +136,15 @@ pub(crate) fn closing(scope: &TenantScope, period: Period) -> Key {
     Key::new(tenant(scope), format!("CLOSE#{period}"))
 }
 
+pub(crate) const AUDIT_PREFIX: &str = "AUDIT#";
+
 pub(crate) fn audit(scope: &TenantScope, at: i64, id: &str) -> Key {
-    Key::new(tenant(scope), format!("AUDIT#{at:015}#{id}"))
+    Key::new(tenant(scope), format!("{}{id}", audits_from(at)))
+}
+
+/// Audit rows of this time and later sort behind this, earlier ones before it.
+pub(crate) fn audits_from(at: i64) -> String {
+    format!("{AUDIT_PREFIX}{at:015}#")
 }
 
 pub(crate) fn user(user: &UserId) -> Key {

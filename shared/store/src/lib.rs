@@ -7,8 +7,10 @@
 mod api_keys;
 mod audit;
 mod db;
+mod erasure;
 mod error;
 mod expiry;
+mod export;
 mod invites;
 mod item;
 mod keys;
@@ -32,9 +34,11 @@ use std::sync::Arc;
 use tenantry_domain::{Clock, Millis, plans::Plans};
 
 pub use api_keys::{ApiKey, ApiKeyChange, NewApiKey};
-pub use audit::{AuditActor, Change, NewAudit, Origin};
+pub use audit::{AuditActor, AuditFilter, AuditRow, Change, NewAudit, Origin};
+pub use erasure::Erased;
 pub use error::{Result, StoreError};
 pub use expiry::UNKNOWN_MODEL;
+pub use export::Exported;
 pub use invites::{Accepted, Invite, Invited};
 pub use mails::MailClaim;
 pub use members::{Member, MemberChange, OfMember};

@@ -3,14 +3,14 @@
 use std::fmt::Display;
 
 /// A table under construction.
-pub(crate) struct Csv {
+pub struct Csv {
     out: String,
     in_row: bool,
 }
 
 impl Csv {
     /// A table with a row of column names.
-    pub(crate) fn with_header(columns: &[&str]) -> Self {
+    pub fn with_header(columns: &[&str]) -> Self {
         let mut csv = Self { out: String::new(), in_row: false };
         for column in columns {
             csv.text(column);
@@ -21,7 +21,7 @@ impl Csv {
 
     /// A cell of text. A spreadsheet takes a text that begins like a formula for one and runs it, so such
     /// a text gets an apostrophe in front (OWASP, "CSV injection").
-    pub(crate) fn text(&mut self, text: &str) {
+    pub fn text(&mut self, text: &str) {
         self.separate();
         let formula = text.starts_with(['=', '+', '-', '@', '\t', '\r', '\n', '＝', '＋', '－', '＠']);
         let guard = if formula { "'" } else { "" };
@@ -34,24 +34,24 @@ impl Csv {
     }
 
     /// A cell of text that may be empty.
-    pub(crate) fn optional(&mut self, text: Option<&str>) {
+    pub fn optional(&mut self, text: Option<&str>) {
         self.text(text.unwrap_or(""));
     }
 
     /// A cell with a number or a truth value, which need no guard.
-    pub(crate) fn plain(&mut self, value: impl Display) {
+    pub fn plain(&mut self, value: impl Display) {
         self.separate();
         self.out.push_str(&value.to_string());
     }
 
     /// Ends the row.
-    pub(crate) fn end_row(&mut self) {
+    pub fn end_row(&mut self) {
         self.out.push_str("\r\n");
         self.in_row = false;
     }
 
     /// The table.
-    pub(crate) fn finish(self) -> String {
+    pub fn finish(self) -> String {
         self.out
     }
 
