@@ -21,6 +21,7 @@ use tenantry_store::{Store, StoreError};
 use tenantry_web::{
     auth::{Authenticator, RefreshTokens, TokenVerifier, VerifyError},
     config::{ConfigError, Env},
+    front::{Front, Transport},
     router::{BODY_LIMIT, ErrorShape, around, not_found},
 };
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
@@ -39,6 +40,10 @@ pub use docs::openapi;
 pub const TABLE: &str = "tenantry";
 /// Issuer of the access tokens of a laptop.
 const ISSUER: &str = "tenantry-host";
+/// Where the usual development servers serve a page: Vite, its preview, and what else takes 3000. Not `*`: any page that
+/// is open in the browser could otherwise call the laptop.
+const DEVELOPMENT_ORIGINS: &str = "http://localhost:5173,http://127.0.0.1:5173,http://localhost:4173,\
+     http://127.0.0.1:4173,http://localhost:3000,http://127.0.0.1:3000";
 /// How long a shutdown waits for answers in flight.
 const DRAIN: Duration = Duration::from_secs(30);
 
@@ -150,6 +155,7 @@ impl Platform {
             ("ALLOW_PRIVATE_UPSTREAMS", "true"),
             ("MAIL_FROM", "Tenantry <tenantry@localhost.localdomain>"),
             ("PUBLIC_URL", "http://localhost:8787"),
+            ("CORS_ORIGINS", DEVELOPMENT_ORIGINS),
         ]);
         let mails = Mails::open(data_dir.as_deref(), &env, &store)?;
         let jobs = Jobs::new(&store);
@@ -178,6 +184,7 @@ impl Platform {
         ];
         let own = Router::new().route("/healthz", get(|| async { "ok" })).fallback(not_found);
         let router = routes.into_iter().fold(around(own, ErrorShape::Problem, BODY_LIMIT), Router::merge);
+        let router = Front::from_env(&env, Transport::Loopback)?.before(router);
 
         let (stop, stopped) = watch::channel(false);
         let mut workers = vec![];

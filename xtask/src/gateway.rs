@@ -1,5 +1,5 @@
-//! `infra/api.yaml`: what API Gateway has to know of the API document. Paths, methods, which function answers, CORS, and
-//! how refusals of API Gateway's own look. Schemas stay out: the functions check what they are sent.
+//! `infra/api.yaml`: what API Gateway has to know of the API document. Paths, methods, which function answers (it also
+//! answers preflights, since it knows the origins), and how refusals of API Gateway's own look. Schemas stay out: the functions check what they are sent.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -12,8 +12,6 @@ use crate::steps::Result;
 const STREAMING: &str = "chat";
 /// Methods of OpenAPI, as API Gateway knows them.
 const METHODS: [&str; 6] = ["get", "put", "post", "delete", "head", "patch"];
-/// Request headers that a page of another origin may send.
-const ALLOWED_HEADERS: &str = "authorization,content-type,x-api-key,x-request-id,idempotency-key";
 
 const HEAD: &str = "\
 # What API Gateway knows of the API. Written from docs/openapi.json by `cargo xtask openapi`; do not edit.
@@ -44,17 +42,25 @@ pub(crate) fn definition(document: &str) -> Result<String> {
         let methods: Vec<_> = METHODS.into_iter().filter(|method| item.get(method).is_some()).collect();
         // Writing to a string cannot fail.
         let _ = writeln!(yaml, "  {path}:");
+        let mut answers_preflights = None;
         for method in &methods {
             let function = item[method]["x-function"]
                 .as_str()
                 .ok_or_else(|| format!("docs/openapi.json: {method} {path} does not say which function serves it"))?;
             let _ = write!(yaml, "    {method}:\n{}{}", parameters(path), integration(function));
+            answers_preflights.get_or_insert(function);
         }
-        let _ = write!(yaml, "    options:\n{}{}", parameters(path), preflight(&methods));
+        // The function that has the path knows which origins may call. A browser believes it for two hours.
+        if let Some(function) = answers_preflights {
+            let _ = write!(yaml, "    options:\n{}{}", parameters(path), integration(function));
+        }
     }
     yaml.push_str("x-amazon-apigateway-gateway-responses:\n");
     for (kind, status, code, title) in REFUSALS {
         yaml.push_str(&refusal(kind, status, code, title));
+    }
+    for kind in ["DEFAULT_4XX", "DEFAULT_5XX"] {
+        let _ = write!(yaml, "  {kind}:\n{}", refusal_headers());
     }
     Ok(yaml)
 }
@@ -94,27 +100,22 @@ fn integration(function: &str) -> String {
     yaml
 }
 
-/// The answer to a browser that asks whether a page of another origin may call. Any may: callers bring a token, and
-/// there are no cookies.
-fn preflight(methods: &[&str]) -> String {
-    let methods = methods.join(",").to_uppercase();
-    let headers = [
-        ("Access-Control-Allow-Origin", "*"),
-        ("Access-Control-Allow-Methods", &methods),
-        ("Access-Control-Allow-Headers", ALLOWED_HEADERS),
-        ("Access-Control-Max-Age", "7200"),
-    ];
-    let mut yaml = "      responses:\n        \"204\":\n          description: CORS\n          headers:\n".to_owned();
-    for (name, _) in headers {
-        let _ = writeln!(yaml, "            {name}: {{ schema: {{ type: string }} }}");
-    }
-    yaml.push_str(
-        "      x-amazon-apigateway-integration:\n        type: mock\n        \
-         requestTemplates: { application/json: '{\"statusCode\": 204}' }\n        \
-         responses:\n          default:\n            statusCode: \"204\"\n            responseParameters:\n",
-    );
-    for (name, value) in headers {
-        let _ = writeln!(yaml, "              method.response.header.{name}: \"'{value}'\"");
+/// What API Gateway's own answers carry, whatever they say. They hold no data, so every page may read them, and one that
+/// has to wait can. A content security policy is not among them: its quotes cannot be written here.
+const REFUSAL_HEADERS: [(&str, &str); 7] = [
+    ("Access-Control-Allow-Origin", "*"),
+    ("Access-Control-Expose-Headers", "retry-after,x-amzn-requestid"),
+    ("Cache-Control", "no-store"),
+    ("Cross-Origin-Resource-Policy", "same-origin"),
+    ("Referrer-Policy", "no-referrer"),
+    ("Strict-Transport-Security", "max-age=31536000"),
+    ("X-Content-Type-Options", "nosniff"),
+];
+
+fn refusal_headers() -> String {
+    let mut yaml = "    responseParameters:\n".to_owned();
+    for (name, value) in REFUSAL_HEADERS {
+        let _ = writeln!(yaml, "      gatewayresponse.header.{name}: \"'{value}'\"");
     }
     yaml
 }
@@ -125,10 +126,10 @@ fn refusal(kind: &str, status: u16, code: &str, title: &str) -> String {
          \"detail\":$context.error.messageString,\"code\":\"{code}\",\"request_id\":\"$context.requestId\"}}"
     );
     format!(
-        "  {kind}:\n    statusCode: {status}\n    responseParameters:\n      \
-         gatewayresponse.header.Access-Control-Allow-Origin: \"'*'\"\n      \
+        "  {kind}:\n    statusCode: {status}\n{}      \
          gatewayresponse.header.Content-Type: \"'application/problem+json'\"\n    \
-         responseTemplates:\n      application/json: '{body}'\n"
+         responseTemplates:\n      application/json: '{body}'\n",
+        refusal_headers()
     )
 }
 
@@ -154,10 +155,10 @@ mod tests {
     #[test]
     fn a_route_goes_to_its_function_and_only_chat_streams() {
         let yaml = definition(DOCUMENT).unwrap();
-        assert_eq!(yaml.matches("functions/${QuotaResetFunctionAliaslive}/invocations").count(), 2);
-        assert_eq!(yaml.matches("functions/${ChatFunctionAliaslive}/response-streaming-invocations").count(), 1);
-        assert_eq!(yaml.matches("responseTransferMode").count(), 1);
-        assert!(yaml.contains("Access-Control-Allow-Methods: \"'GET,DELETE'\""));
+        // Each path has preflights besides its methods.
+        assert_eq!(yaml.matches("functions/${QuotaResetFunctionAliaslive}/invocations").count(), 3);
+        assert_eq!(yaml.matches("functions/${ChatFunctionAliaslive}/response-streaming-invocations").count(), 2);
+        assert_eq!(yaml.matches("responseTransferMode").count(), 2);
         assert!(yaml.find("  /a:").unwrap() < yaml.find("  /b/{id}:").unwrap());
         assert!(yaml.contains("- { name: id, in: path, required: true"));
     }

@@ -6,7 +6,7 @@
 mod api_keys;
 mod organizations;
 
-use axum::{Router, extract::FromRef};
+use axum::{Extension, Router, extract::FromRef};
 use serde::Deserialize;
 use tenantry_store::Store;
 use tenantry_web::{
@@ -14,6 +14,7 @@ use tenantry_web::{
     auth::{MacKey, secret_key},
     config::{self, ConfigError, Env},
     cursor::{CURSOR_KEY, PageLimit},
+    idempotency::{Idempotency, idempotent},
     router::{ErrorShape, finish},
 };
 use utoipa::IntoParams;
@@ -28,13 +29,15 @@ pub struct State {
     store: Store,
     authenticator: Authenticator,
     cursor_key: MacKey,
+    idempotency: Idempotency,
 }
 
 impl State {
     /// From parts that were made elsewhere; `secret` is what cursors are authenticated with.
     #[must_use]
     pub fn new(store: Store, authenticator: Authenticator, secret: &[u8; 32]) -> Self {
-        Self { store, authenticator, cursor_key: MacKey::derive(secret, CURSOR_KEY) }
+        let idempotency = Idempotency::new(authenticator.clone(), secret);
+        Self { store, authenticator, cursor_key: MacKey::derive(secret, CURSOR_KEY), idempotency }
     }
 
     /// From `TABLE_NAME`, `JWT_JWKS`, `JWT_ISSUER` and `SECRET_KEY`.
@@ -70,14 +73,16 @@ pub(crate) struct ListQuery {
 /// The routes with their documentation.
 #[must_use]
 pub fn routes() -> OpenApiRouter<State> {
-    OpenApiRouter::default()
+    let routes = OpenApiRouter::default()
         .routes(routes!(organizations::list))
         .routes(routes!(organizations::get))
         .routes(routes!(api_keys::list, api_keys::create))
-        .routes(routes!(api_keys::revoke))
+        .routes(routes!(api_keys::revoke));
+    idempotent(routes)
 }
 
 /// The routes, ready to serve.
 pub fn router(state: State) -> Router {
-    finish(routes(), state, ErrorShape::Problem, BODY_LIMIT)
+    let routes = routes().layer(Extension(state.idempotency.clone()));
+    finish(routes, state, ErrorShape::Problem, BODY_LIMIT)
 }

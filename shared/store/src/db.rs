@@ -10,6 +10,7 @@ use aws_sdk_dynamodb::{
 use crate::{
     Store,
     error::{Result, StoreError},
+    idempotency::Mark,
     item::{Item, s},
     keys::{Key, PK, SK},
 };
@@ -48,9 +49,30 @@ impl Store {
         Update::builder().table_name(&*self.table).set_key(Some(key.attributes()))
     }
 
-    /// Runs `writes` as one transaction. A conflict with another transaction is tried again: it says
-    /// nothing about the conditions.
-    pub(crate) async fn transact(&self, writes: Vec<TransactWriteItem>) -> Result<Transacted> {
+    /// Runs `writes` as one transaction. The first one of a request with an `Idempotency-Key` also marks the
+    /// request as carried out.
+    ///
+    /// # Errors
+    /// Besides others [`StoreError::Superseded`], when the request is somebody else's by now.
+    pub(crate) async fn transact(&self, mut writes: Vec<TransactWriteItem>) -> Result<Transacted> {
+        let Some(mark) = Mark::pending() else { return self.transact_apart(writes).await };
+        writes.push(mark.write(self)?);
+        match self.transact_apart(writes).await? {
+            Transacted::Done => {
+                mark.was_set();
+                Ok(Transacted::Done)
+            }
+            Transacted::Refused(mut reasons) => match reasons.pop() {
+                Some(true) => Err(StoreError::Superseded),
+                _ => Ok(Transacted::Refused(reasons)),
+            },
+        }
+    }
+
+    /// Runs `writes` as one transaction that is no part of the work at hand: upkeep that could happen at any
+    /// other time as well. A conflict with another transaction is tried again: it says nothing about the
+    /// conditions.
+    pub(crate) async fn transact_apart(&self, writes: Vec<TransactWriteItem>) -> Result<Transacted> {
         for attempt in 0..CONFLICT_TRIES {
             if attempt > 0 {
                 back_off(attempt).await;

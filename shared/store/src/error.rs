@@ -26,6 +26,9 @@ pub enum StoreError {
     /// Many writers met on one item and this one lost every time. Trying again will help.
     #[error("too many concurrent writes on one item")]
     Contention,
+    /// The request was claimed by somebody else meanwhile, because this one took too long. Nothing was written.
+    #[error("the request belongs to a later try of it")]
+    Superseded,
     /// A cursor that was not handed out for this list.
     #[error("the cursor is not one of this list")]
     BadCursor,

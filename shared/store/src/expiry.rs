@@ -67,7 +67,7 @@ impl Store {
                 .expression_attribute_names("#request", request.short());
             let mut writes = vec![TransactWriteItem::builder().update(build(remove.build())?).build()];
             writes.extend(self.usage_writes(scope, &[&event])?);
-            match self.transact(writes).await? {
+            match self.transact_apart(writes).await? {
                 Transacted::Done => {
                     tracing::warn!(org = %scope.org(), %request, "a hold expired and was charged as held");
                     return Ok(());

@@ -13,6 +13,7 @@
 //! | `T#<org>` | `ROLL#<day>#<model>#<key>#<member>#<operation>` | usage roll-up |
 //! | `T#<org>` | `CLOSE#<period>` | the meter as a period ended |
 //! | `T#<org>` | `AUDIT#<time>#<id>` | audit row |
+//! | `T#<org>` | `IDEM#<sha256>` | request with an `Idempotency-Key`, and its answer |
 //! | `K#<sha256>` | `KEY` | API key, for authentication |
 //! | `U#<usr>` | `USER` | user |
 //! | `U#<usr>` | `ORG#<org>` | membership, from the user's side |
@@ -145,6 +146,11 @@ pub(crate) fn audit(scope: &TenantScope, at: i64, id: &str) -> Key {
 /// Audit rows of this time and later sort behind this, earlier ones before it.
 pub(crate) fn audits_from(at: i64) -> String {
     format!("{AUDIT_PREFIX}{at:015}#")
+}
+
+/// `id` is a hash, so it has no `#`.
+pub(crate) fn idempotency(scope: &TenantScope, id: &str) -> Key {
+    Key::new(tenant(scope), format!("IDEM#{id}"))
 }
 
 pub(crate) fn user(user: &UserId) -> Key {

@@ -204,7 +204,7 @@ impl Store {
         report: &mut WriteReport,
     ) -> Result<()> {
         while !chunk.is_empty() {
-            match self.transact(self.usage_writes(scope, &chunk)?).await? {
+            match self.transact_apart(self.usage_writes(scope, &chunk)?).await? {
                 Transacted::Done => {
                     report.written += chunk.len();
                     break;

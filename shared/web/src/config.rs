@@ -20,7 +20,7 @@ use tokio::sync::OnceCell;
 use crate::queue::SqsQueue;
 
 /// A variable that is missing or wrong. The text names it and says what is expected.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 #[error("environment variable {name}: {why}")]
 pub struct ConfigError {
     name: String,

@@ -2,6 +2,11 @@
 
 use std::fmt::Display;
 
+use http::{HeaderMap, header};
+
+/// `Content-Type` of a table with column names.
+pub const CSV_TYPE: &str = "text/csv; charset=utf-8; header=present";
+
 /// A table under construction.
 pub struct Csv {
     out: String,
@@ -10,6 +15,7 @@ pub struct Csv {
 
 impl Csv {
     /// A table with a row of column names.
+    #[must_use]
     pub fn with_header(columns: &[&str]) -> Self {
         let mut csv = Self { out: String::new(), in_row: false };
         for column in columns {
@@ -51,6 +57,7 @@ impl Csv {
     }
 
     /// The table.
+    #[must_use]
     pub fn finish(self) -> String {
         self.out
     }
@@ -61,6 +68,26 @@ impl Csv {
         }
         self.in_row = true;
     }
+}
+
+/// Whether CSV is asked for by name, and at least as much as JSON (RFC 9110, 12.5.1).
+#[must_use]
+pub fn wants_csv(headers: &HeaderMap) -> bool {
+    let (mut csv, mut json) = (0.0, 0.0);
+    for value in headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()) {
+        for range in value.split(',') {
+            let mut parts = range.split(';').map(str::trim);
+            let kind = parts.next().unwrap_or("").to_ascii_lowercase();
+            let quality = parts.find_map(|part| part.strip_prefix("q=").or(part.strip_prefix("Q=")));
+            let quality: f32 = quality.map_or(1.0, |text| text.parse().unwrap_or(0.0));
+            match kind.as_str() {
+                "text/csv" => csv = quality,
+                "application/json" => json = quality,
+                _ => {}
+            }
+        }
+    }
+    csv > 0.0 && csv >= json
 }
 
 #[cfg(test)]
@@ -96,5 +123,21 @@ mod tests {
         csv.plain(-1);
         csv.end_row();
         assert_eq!(csv.finish(), "name,n\r\n,-1\r\n");
+    }
+
+    #[test]
+    fn csv_must_be_asked_for() {
+        let accepts = |text: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::ACCEPT, text.parse().unwrap());
+            wants_csv(&headers)
+        };
+        for text in ["text/csv", "TEXT/CSV; q=0.9, */*;q=0.1", "application/json;q=0.5, text/csv"] {
+            assert!(accepts(text), "{text}");
+        }
+        for text in ["*/*", "text/*", "application/json", "text/csv;q=0", "application/json, text/csv;q=0.5"] {
+            assert!(!accepts(text), "{text}");
+        }
+        assert!(!wants_csv(&HeaderMap::new()));
     }
 }

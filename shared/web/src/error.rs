@@ -46,8 +46,10 @@ pub enum Code {
     EmailTaken,
     /// The resource is in another version than `If-Match` names.
     PreconditionFailed,
-    /// A request with this `Idempotency-Key` is being worked on, or was and nobody knows how it ended.
+    /// A request with this `Idempotency-Key` is being worked on.
     IdempotencyInFlight,
+    /// The request with this `Idempotency-Key` was carried out, and its answer was lost.
+    IdempotencyAnswerLost,
     /// The `Idempotency-Key` was used for another request.
     IdempotencyKeyReused,
     /// The body is larger than the stated limit.
@@ -77,7 +79,9 @@ impl Code {
             Self::Forbidden | Self::UpgradeRequired => StatusCode::FORBIDDEN,
             Self::NotFound | Self::ModelNotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Self::Conflict | Self::EmailTaken | Self::IdempotencyInFlight => StatusCode::CONFLICT,
+            Self::Conflict | Self::EmailTaken | Self::IdempotencyInFlight | Self::IdempotencyAnswerLost => {
+                StatusCode::CONFLICT
+            }
             Self::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -107,6 +111,7 @@ impl Code {
             Self::EmailTaken => "The e-mail address is taken",
             Self::PreconditionFailed => "It has changed meanwhile",
             Self::IdempotencyInFlight => "The same request is in flight",
+            Self::IdempotencyAnswerLost => "It was done, and the answer was lost",
             Self::IdempotencyKeyReused => "The idempotency key was used for another request",
             Self::BodyTooLarge => "The body is too large",
             Self::UnsupportedMediaType => "The media type is not supported",
@@ -364,6 +369,11 @@ impl From<StoreError> for ApiError {
                 Self::new(Code::Unavailable, "The database is not answering. Try again.")
                     .retry_after(Duration::from_secs(1))
             }
+            StoreError::Superseded => Self::new(
+                Code::IdempotencyInFlight,
+                "This took so long that a later request with the same Idempotency-Key took over. Ask for its answer.",
+            )
+            .retry_after(Duration::from_secs(1)),
             StoreError::BadCursor => Self::new(Code::InvalidParameter, "cursor: not one that this list handed out"),
             StoreError::Corrupt { .. } | StoreError::Rejected(_) => Self::internal(""),
         };

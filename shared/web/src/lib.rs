@@ -4,15 +4,19 @@
 //! - A handler takes a [`Caller`] and asks it for a scope, naming the permission it needs.
 //! - [`extract`] has the body, path and query extractors whose errors name the field.
 //! - [`etag`] has the versions of resources: `ETag` on answers, `If-Match` on changes.
+//! - [`idempotency`] carries a POST out once, however often it is sent.
 //! - [`config::Env`] is the only place that reads the environment; [`secrets`] lays secrets over it.
 //! - [`queue`] and [`mail`] are what functions send to each other.
 
 pub mod auth;
 pub mod config;
+pub mod csv;
 pub mod cursor;
 pub mod error;
 pub mod etag;
 pub mod extract;
+pub mod front;
+pub mod idempotency;
 pub mod json;
 pub mod mail;
 pub mod origin;

@@ -23,6 +23,7 @@ use tower::{BoxError, Service, ServiceExt as _};
 use crate::{
     config::{ConfigError, Env},
     error::{ApiError, Code},
+    front::{Front, Transport},
     router::{BODY_LIMIT, ErrorShape, around},
     secrets::{SecretsError, overlay},
     telemetry,
@@ -156,10 +157,15 @@ impl Lazy {
 
     async fn router(&self) -> Router {
         let Inner { env, shape, build, router } = &*self.0;
-        let built = router.get_or_try_init(async || Ok::<_, Unready>(build(overlay(env).await?).await?)).await;
-        match built {
+        // API Gateway serves nothing in the clear.
+        let front = Front::from_env(env, Transport::Https);
+        let built = router.get_or_try_init(async || {
+            let front = front.clone()?;
+            Ok::<_, Unready>(front.before(build(overlay(env).await?).await?))
+        });
+        match built.await {
             Ok(router) => router.clone(),
-            Err(error) => unready(&error, *shape),
+            Err(error) => front.unwrap_or(Front::closed(Transport::Https)).before(unready(&error, *shape)),
         }
     }
 }

@@ -379,7 +379,7 @@ impl Store {
             .table_name(&*self.table)
             .set_item(Some(closing.build()))
             .condition_expression("attribute_not_exists(pk)");
-        self.transact(vec![
+        self.transact_apart(vec![
             TransactWriteItem::builder().update(build(update.build())?).build(),
             TransactWriteItem::builder().put(build(put.build())?).build(),
         ])
