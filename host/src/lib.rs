@@ -13,13 +13,13 @@ mod timers;
 use std::{future::Future, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use axum::{Router, routing::get};
-use tenantry_auth::Hasher;
+use tenantry_auth::{EmailVerification, Hasher};
 use tenantry_domain::{Clock, SystemClock, plans::Plans};
 use tenantry_mailer::Outbox;
 use tenantry_quota_reset::Job;
 use tenantry_store::{Store, StoreError};
 use tenantry_web::{
-    auth::{Authenticator, RefreshTokens, TokenVerifier, VerifyError},
+    auth::{Authenticator, TokenVerifier, VerifyError},
     config::{ConfigError, Env},
     front::{Front, Transport},
     router::{BODY_LIMIT, ErrorShape, around, not_found},
@@ -161,14 +161,15 @@ impl Platform {
         let jobs = Jobs::new(&store);
         let models = tenantry_chat::Models::from_env(&env)?;
         let waits = tenantry_chat::Waits::from_env(&env)?;
-        let refresh_tokens = RefreshTokens::new(secrets.secret_key());
         let hasher = Hasher::default();
         let auth = tenantry_auth::State::new(
             store.clone(),
             authenticator.clone(),
             Arc::new(signing),
-            refresh_tokens,
+            secrets.secret_key(),
             hasher.clone(),
+            Arc::new(mails.queue().clone()),
+            EmailVerification::from_env(&env)?,
         );
         let chat = tenantry_chat::State::new(authenticator.clone(), Arc::new(queue.clone()), models, waits);
         let routes = [

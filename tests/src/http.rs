@@ -8,15 +8,17 @@ use axum::Router;
 use http::Method;
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
+use tenantry_auth::{EmailVerification, Hasher};
 use tenantry_domain::{
     OrgId, SystemClock, UserId,
     plans::{DEFAULT_PLANS, Plans},
 };
-use tenantry_host::dynamodb::Embedded;
+use tenantry_host::{dynamodb::Embedded, queue::LocalQueue};
 use tenantry_store::Store;
 use tenantry_web::{
     Authenticator,
-    auth::{RefreshTokens, SigningKey, TokenVerifier},
+    auth::{SigningKey, TokenVerifier},
+    mail::MailQueue,
 };
 use tower::ServiceExt as _;
 
@@ -80,29 +82,82 @@ const ISSUER: &str = "https://rows.test";
 pub struct Rows {
     client: Client,
     router: Router,
+    hasher: Hasher,
+    signing: Arc<SigningKey>,
+}
+
+/// What a stage is made of.
+pub struct Stage {
+    /// What hashes passwords.
+    pub hasher: Hasher,
+    /// The key that tokens are signed with, PKCS #8.
+    pub signing_key: Vec<u8>,
+    /// The published keys; those of the signing key when there is none.
+    pub jwks: Option<String>,
+    /// Where mails are ordered.
+    pub mails: Arc<dyn MailQueue>,
+    /// What an address has to prove.
+    pub verification: EmailVerification,
+}
+
+impl Default for Stage {
+    fn default() -> Self {
+        Self {
+            hasher: Hasher::default(),
+            signing_key: SigningKey::generate().expect("randomness"),
+            jwks: None,
+            mails: Arc::new(LocalQueue::open(None).expect("a queue")),
+            verification: EmailVerification::Optional,
+        }
+    }
 }
 
 impl Rows {
     /// An empty stage on the machine's clock.
     pub async fn start() -> Self {
-        Self::with_hasher(tenantry_auth::Hasher::default()).await
+        Self::on(Stage::default()).await
     }
 
     /// The same with other bounds on hashing.
-    pub async fn with_hasher(hasher: tenantry_auth::Hasher) -> Self {
+    pub async fn with_hasher(hasher: Hasher) -> Self {
+        Self::on(Stage { hasher, ..Stage::default() }).await
+    }
+
+    /// A stage made of these.
+    pub async fn on(stage: Stage) -> Self {
+        let Stage { hasher, signing_key, jwks, mails, verification } = stage;
         let client = Embedded::in_memory().expect("an engine").client();
         let plans = Plans::parse(DEFAULT_PLANS).expect("the default plans");
         let store = Store::new(client.clone(), TABLE, plans, Arc::new(SystemClock));
         store.create_table().await.expect("a table");
-        let pkcs8 = SigningKey::generate().expect("randomness");
-        let signing = SigningKey::from_pkcs8(&pkcs8, ISSUER).expect("a key");
-        let tokens = Arc::new(TokenVerifier::from_jwks(&signing.jwks(), ISSUER).expect("its public half"));
+        let signing = Arc::new(SigningKey::from_pkcs8(&signing_key, ISSUER).expect("a key"));
+        let jwks = jwks.unwrap_or_else(|| signing.jwks());
+        let tokens = Arc::new(TokenVerifier::from_jwks(&jwks, ISSUER).expect("public keys"));
         let authenticator = Authenticator { store: store.clone(), tokens };
-        let refresh_tokens = RefreshTokens::new(&[1; 32]);
-        let auth =
-            tenantry_auth::State::new(store.clone(), authenticator.clone(), Arc::new(signing), refresh_tokens, hasher);
+        let auth = tenantry_auth::State::new(
+            store.clone(),
+            authenticator.clone(),
+            signing.clone(),
+            &[1; 32],
+            hasher.clone(),
+            mails,
+            verification,
+        );
         let tenants = tenantry_tenants::State::new(store, authenticator, &[1; 32]);
-        Self { client, router: tenantry_auth::router(auth).merge(tenantry_tenants::router(tenants)) }
+        let router = tenantry_auth::router(auth).merge(tenantry_tenants::router(tenants));
+        Self { client, router, hasher, signing }
+    }
+
+    /// What hashes the passwords.
+    #[must_use]
+    pub const fn hasher(&self) -> &Hasher {
+        &self.hasher
+    }
+
+    /// The key that access tokens are signed with.
+    #[must_use]
+    pub fn signing_key(&self) -> &SigningKey {
+        &self.signing
     }
 
     /// A request with a credential (none when empty) and a JSON body (none when null).

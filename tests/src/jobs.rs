@@ -74,7 +74,7 @@ pub async fn tenants(store: &Store, plan: &str, count: usize) -> Vec<TenantScope
         let (id, org) = (UserId::new(), OrgId::new());
         let email: Email = format!("{}@example.com", id.short()).parse().expect("an address");
         let (password_hash, created_at) = ("none".to_owned(), store.now());
-        let user = User { id, email, password_hash, full_name: None, disabled: false, created_at };
+        let user = User::new(id, email, password_hash, None, created_at);
         let new = NewUser { user: &user, org: &org, org_name: "test", plan: &plan };
         assert!(store.create_user(&new).await.expect("a store"));
         scopes.push(store.tenant(&org).await.expect("a store").expect("registered a moment ago"));

@@ -1,6 +1,12 @@
 //! Hashing passwords: Argon2id, off the async threads, with bounds on memory and on waiting.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use argon2::{
     Algorithm, Argon2, Params, PasswordHasher as _, PasswordVerifier as _, Version,
@@ -32,6 +38,7 @@ const NOBODY: &str =
 pub struct Hasher {
     entered: Arc<Semaphore>,
     running: Arc<Semaphore>,
+    done: Arc<AtomicU64>,
 }
 
 impl Default for Hasher {
@@ -47,7 +54,17 @@ impl Hasher {
     #[must_use]
     pub fn new(parallel: usize, waiting: usize) -> Self {
         let parallel = parallel.max(1);
-        Self { entered: Arc::new(Semaphore::new(parallel + waiting)), running: Arc::new(Semaphore::new(parallel)) }
+        Self {
+            entered: Arc::new(Semaphore::new(parallel + waiting)),
+            running: Arc::new(Semaphore::new(parallel)),
+            done: Arc::default(),
+        }
+    }
+
+    /// How many hashes were made: whether two answers took the same work can be counted, and hardly timed.
+    #[must_use]
+    pub fn done(&self) -> u64 {
+        self.done.load(Ordering::Relaxed)
     }
 
     /// The hash of a password as a PHC string, with a salt of its own.
@@ -87,6 +104,7 @@ impl Hasher {
         let stopped = |error: &dyn std::fmt::Display| ApiError::internal(format!("hashing stopped: {error}"));
         let entered = Arc::clone(&self.entered).try_acquire_owned().map_err(overloaded)?;
         let running = Arc::clone(&self.running).acquire_owned().await.map_err(|error| stopped(&error))?;
+        self.done.fetch_add(1, Ordering::Relaxed);
         let task = tokio::task::spawn_blocking(move || {
             // The permits belong to the work, not to whoever waits for it: a client that leaves does not
             // make room, because its hash goes on.

@@ -1,17 +1,25 @@
 //! Who is who: registering, signing in, sessions, and the keys that access tokens are checked with.
 //!
 //! - [`password`] has the rules for new passwords, [`hasher`] the work of hashing and its bounds.
-//! - `tokens` turns a session into the answer of register, login and refresh.
-//! - The other modules are one route each.
+//! - `limits` has how often anything may be tried, `mails` what is mailed.
+//! - `tokens` turns a session into the answer of register, login, refresh and switch.
+//! - The other modules are a route each, or a few.
 
+mod email;
 pub mod hasher;
 mod jwks;
+mod limits;
 mod login;
 mod logout;
+mod mails;
 mod me;
 pub mod password;
+mod passwords;
+mod profile;
 mod refresh;
 mod register;
+mod sessions;
+mod switch;
 mod tokens;
 
 use std::sync::Arc;
@@ -20,13 +28,18 @@ use axum::{Router, extract::FromRef};
 use tenantry_domain::{OrgId, SessionId, UserId, roles::Role};
 use tenantry_store::Store;
 use tenantry_web::{
-    Authenticator,
-    auth::{RefreshTokens, SigningKey, secret_key},
+    ApiError, Authenticator,
+    auth::{MacKey, RefreshTokens, SigningKey, secret_key},
     config::{self, ConfigError, Env},
+    cursor::CURSOR_KEY,
+    mail::{MailQueue, SqsMailQueue},
     router::{ErrorShape, finish},
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
+use crate::{limits::Guess, mails::Mails, password::Password};
+
+pub use email::EmailVerification;
 pub use hasher::Hasher;
 pub use register::register_user;
 
@@ -40,23 +53,39 @@ pub struct State {
     authenticator: Authenticator,
     signing_key: Arc<SigningKey>,
     refresh_tokens: RefreshTokens,
+    cursor_key: MacKey,
     hasher: Hasher,
+    mails: Mails,
+    verification: EmailVerification,
 }
 
 impl State {
-    /// From parts that were made elsewhere, as `host` does.
+    /// From parts that were made elsewhere, as `host` does. `secret` is what refresh tokens and cursors are
+    /// authenticated with.
     #[must_use]
-    pub const fn new(
+    pub fn new(
         store: Store,
         authenticator: Authenticator,
         signing_key: Arc<SigningKey>,
-        refresh_tokens: RefreshTokens,
+        secret: &[u8; 32],
         hasher: Hasher,
+        mail_queue: Arc<dyn MailQueue>,
+        verification: EmailVerification,
     ) -> Self {
-        Self { store, authenticator, signing_key, refresh_tokens, hasher }
+        Self {
+            mails: Mails::new(store.clone(), mail_queue),
+            store,
+            authenticator,
+            signing_key,
+            refresh_tokens: RefreshTokens::new(secret),
+            cursor_key: MacKey::derive(secret, CURSOR_KEY),
+            hasher,
+            verification,
+        }
     }
 
-    /// From `TABLE_NAME`, `JWT_SIGNING_KEY` (PKCS #8 in base64), `JWT_JWKS`, `JWT_ISSUER` and `SECRET_KEY`.
+    /// From `TABLE_NAME`, `JWT_SIGNING_KEY` (PKCS #8 in base64), `JWT_JWKS`, `JWT_ISSUER`, `SECRET_KEY`,
+    /// `MAIL_QUEUE_URL` and `EMAIL_VERIFICATION`.
     ///
     /// # Errors
     /// [`ConfigError`], also when the signing key's public half is not in the JWKS: every token would be
@@ -64,9 +93,29 @@ impl State {
     pub async fn from_env(env: &Env) -> Result<Self, ConfigError> {
         let store = config::store(env).await?;
         let authenticator = Authenticator::from_env(env, store.clone())?;
-        let signing_key = signing_key(env, &authenticator, &store)?;
-        let refresh_tokens = RefreshTokens::new(&secret_key(env)?);
-        Ok(Self::new(store, authenticator, Arc::new(signing_key), refresh_tokens, Hasher::default()))
+        let signing_key = Arc::new(signing_key(env, &authenticator, &store)?);
+        let mail_queue = Arc::new(SqsMailQueue::new(config::queue(env, "MAIL_QUEUE_URL").await?));
+        let (secret, verification) = (secret_key(env)?, EmailVerification::from_env(env)?);
+        Ok(Self::new(store, authenticator, signing_key, &secret, Hasher::default(), mail_queue, verification))
+    }
+
+    /// Whether `password` is the one of `hash`, and the account `usable`. The guess was counted; it is forgotten
+    /// when it was right, and taken back when nobody could look.
+    async fn check_password(
+        &self,
+        guess: Guess<'_>,
+        password: Password,
+        hash: Option<&str>,
+        usable: bool,
+    ) -> Result<bool, ApiError> {
+        match self.hasher.verify(password, hash).await {
+            Ok(matches) if matches && usable => guess.was_right().await.map(|()| true),
+            Ok(_) => Ok(false),
+            Err(error) => {
+                guess.was_not_checked().await?;
+                Err(error)
+            }
+        }
     }
 }
 
@@ -98,7 +147,15 @@ pub fn routes() -> OpenApiRouter<State> {
         .routes(routes!(login::login))
         .routes(routes!(refresh::refresh))
         .routes(routes!(logout::logout))
-        .routes(routes!(me::me))
+        .routes(routes!(switch::switch))
+        .routes(routes!(me::me, profile::update))
+        .routes(routes!(sessions::list))
+        .routes(routes!(sessions::revoke))
+        .routes(routes!(email::verify))
+        .routes(routes!(email::resend))
+        .routes(routes!(passwords::forgot))
+        .routes(routes!(passwords::reset))
+        .routes(routes!(passwords::change))
         .routes(routes!(jwks::jwks))
 }
 

@@ -2,24 +2,23 @@
 //! and takes as long.
 
 use axum::extract::State as Shared;
-use http::{HeaderMap, header};
+use http::HeaderMap;
 use serde::Deserialize;
 use tenantry_domain::{Email, UserId};
-use tenantry_store::{Store, User};
-use tenantry_web::{ApiError, Code, Json, error::Problem, extract::optional_line};
+use tenantry_store::{Origin, Seen, Store, User};
+use tenantry_web::{ApiError, Code, Json, error::Problem, extract::optional_line, origin::RequestOrigin};
 use utoipa::ToSchema;
 
 use crate::{
     State,
+    email::EmailVerification,
+    limits::{Account, Throttle},
     password::Password,
-    tokens::{NotStored, Tokens, begin},
+    tokens::{NotStored, Tokens, begin, tokens},
 };
 
 /// Most characters of what a client says about its device.
 const DEVICE_CHARS: usize = 100;
-
-/// Most characters of a user agent that are kept. It is for people to recognize a device by.
-const USER_AGENT_CHARS: usize = 200;
 
 /// E-mail and password.
 #[derive(Deserialize, ToSchema)]
@@ -54,22 +53,29 @@ pub(crate) struct Device {
 }
 
 impl Device {
-    fn checked(&self, headers: &HeaderMap) -> Result<tenantry_store::Device, ApiError> {
+    fn checked(&self, origin: &Origin) -> Result<tenantry_store::Device, ApiError> {
         let line = |pointer, text: &Option<String>| optional_line(pointer, text.as_deref(), DEVICE_CHARS);
         Ok(tenantry_store::Device {
             id: line("/device/id", &self.id)?,
             name: line("/device/name", &self.name)?,
             kind: line("/device/type", &self.r#type)?,
             app_version: line("/device/app_version", &self.app_version)?,
-            ip: None,
-            user_agent: user_agent(headers),
+            ..of_origin(origin)
         })
     }
 }
 
+/// What the connection alone tells of a device.
+pub(crate) fn of_origin(origin: &Origin) -> tenantry_store::Device {
+    tenantry_store::Device { ip: origin.ip.clone(), user_agent: origin.user_agent.clone(), ..Default::default() }
+}
+
 /// Log in
 ///
-/// Begins a session. Unknown address, wrong password and disabled account are answered alike.
+/// Begins a session. Unknown address, wrong password and disabled account are answered alike. After five wrong
+/// passwords for an address each further one has to wait, 30 s at first and 15 minutes at last, whether or not
+/// there is such an account; a device that the owner signed in from before, and that sends its `device.id`, is
+/// counted by itself.
 #[utoipa::path(
     post,
     path = "/api/v1/auth/login",
@@ -81,47 +87,72 @@ impl Device {
         (status = 200, description = "Signed in.", body = Tokens),
         (status = 400, description = "The body is malformed or has an unknown field.", body = Problem, content_type = "application/problem+json"),
         (status = 401, description = "`invalid_credentials`: no account that may sign in has these.", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "The person belongs to no organization any more.", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "`email_not_verified`: the password is right, and the address has to be confirmed first. `forbidden`: the person belongs to no organization any more.", body = Problem, content_type = "application/problem+json"),
         (status = 413, description = "The body is too large.", body = Problem, content_type = "application/problem+json"),
         (status = 415, description = "The body is not JSON.", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "A value is not allowed; `errors` names the field.", body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "Too many attempts; try again after `Retry-After`.", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "Busy; try again after `Retry-After`.", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 pub(crate) async fn login(
     Shared(state): Shared<State>,
+    RequestOrigin(origin): RequestOrigin,
     headers: HeaderMap,
     Json(request): Json<LoginRequest>,
 ) -> Result<NotStored<Tokens>, ApiError> {
     let email: Email = request.email.parse().map_err(|error| ApiError::invalid("/email", format!("{error}")))?;
-    let device = request.device.unwrap_or_default().checked(&headers)?;
+    let device = request.device.unwrap_or_default().checked(&origin)?;
     let user = find(&state.store, &email).await?;
+    let known = known_device(&state.store, user.as_ref(), &device).await?;
+    let account = known.map_or(Account::Address(&email), |(user, device)| Account::Device(user, device));
+    let guess = Throttle::new(&state.store, &origin).password(account).await?;
+    let hash = user.as_ref().map(|user| user.password_hash.as_str());
     let password = Password::given(&request.password);
-    let matches = state.hasher.verify(password, user.as_ref().map(|user| user.password_hash.as_str())).await?;
-    let user = user.filter(|user| matches && !user.disabled).ok_or_else(|| {
+    let user = user.as_ref().filter(|user| !user.disabled);
+    let right = state.check_password(guess, password, hash, user.is_some()).await?;
+    let user = user.filter(|_| right).ok_or_else(|| {
         ApiError::new(Code::InvalidCredentials, "E-mail and password do not match an account that may sign in.")
     })?;
+    if state.verification == EmailVerification::Required && user.email_verified_at.is_none() {
+        return Err(ApiError::new(
+            Code::EmailNotVerified,
+            "Confirm your e-mail address first, with the link that was mailed to you. \
+             POST /api/v1/auth/verify-email/resend orders another mail.",
+        ));
+    }
     let first = state.store.organizations_of(&user.id, 1, None).await?.items.into_iter().next();
     let organization = first.ok_or_else(|| {
         ApiError::new(Code::Forbidden, "You do not belong to an organization any more; ask to be invited again.")
     })?;
-    Ok(NotStored(begin(&state, &user, organization.into(), device).await?))
+    let organization = organization.into();
+    let session = begin(&state, user, &organization, device).await?;
+    if state.store.remember_device(&session, &origin).await? == Seen::Never {
+        state.mails.new_device(user, &session.device, &origin, &headers).await;
+    }
+    Ok(NotStored(tokens(&state, user, organization, &session)?))
+}
+
+/// Whose device it is, if the owner of the account signed in from it before. One read, whether or not there is
+/// an account.
+async fn known_device<'a>(
+    store: &Store,
+    user: Option<&'a User>,
+    device: &'a tenantry_store::Device,
+) -> Result<Option<(&'a UserId, &'a str)>, ApiError> {
+    let Some(device) = device.id.as_deref() else { return Ok(None) };
+    let nobody = UserId::new();
+    let known = store.is_device_of(user.map_or(&nobody, |user| &user.id), device).await?;
+    Ok(user.filter(|_| known).map(|user| (&user.id, device)))
 }
 
 /// The account, in as many reads whether there is one or not: time on the wire would tell the difference.
-async fn find(store: &Store, email: &Email) -> Result<Option<User>, ApiError> {
+pub(crate) async fn find(store: &Store, email: &Email) -> Result<Option<User>, ApiError> {
     let found = store.user_by_email(email).await?;
     if found.is_none() {
         store.user(&UserId::new()).await?;
     }
     Ok(found)
-}
-
-/// The beginning of the user agent, without control characters.
-pub(crate) fn user_agent(headers: &HeaderMap) -> Option<String> {
-    let text = headers.get(header::USER_AGENT)?.to_str().ok()?.trim();
-    let kept: String = text.chars().filter(|c| !c.is_control()).take(USER_AGENT_CHARS).collect();
-    (!kept.is_empty()).then_some(kept)
 }
 
 #[cfg(test)]
@@ -130,14 +161,13 @@ mod tests {
 
     #[test]
     fn a_device_is_checked_field_by_field() {
-        let mut headers = HeaderMap::new();
-        headers.insert(header::USER_AGENT, "x".repeat(500).parse().unwrap());
+        let origin = Origin { ip: Some("192.0.2.7".into()), ..Origin::default() };
         let device = Device { name: Some(" Ada's phone ".into()), ..Device::default() };
-        let checked = device.checked(&headers).unwrap();
+        let checked = device.checked(&origin).unwrap();
         assert_eq!(checked.name.as_deref(), Some("Ada's phone"));
-        assert_eq!(checked.user_agent.map(|text| text.len()), Some(USER_AGENT_CHARS));
+        assert_eq!(checked.ip.as_deref(), Some("192.0.2.7"));
         let device = Device { r#type: Some("x".repeat(101)), ..Device::default() };
-        let error = device.checked(&headers).unwrap_err();
+        let error = device.checked(&origin).unwrap_err();
         assert_eq!(error.to_problem("").errors[0].pointer, "/device/type");
     }
 }

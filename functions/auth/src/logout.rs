@@ -3,7 +3,7 @@
 use axum::extract::State as Shared;
 use http::StatusCode;
 use serde::Deserialize;
-use tenantry_web::{ApiError, Caller, error::Problem, extract::OptionalJson};
+use tenantry_web::{ApiError, Caller, error::Problem, extract::OptionalJson, origin::RequestOrigin};
 use utoipa::ToSchema;
 
 use crate::State;
@@ -55,6 +55,7 @@ pub(crate) enum LogoutScope {
 pub(crate) async fn logout(
     Shared(state): Shared<State>,
     caller: Caller,
+    RequestOrigin(origin): RequestOrigin,
     OptionalJson(request): OptionalJson<LogoutRequest>,
 ) -> Result<StatusCode, ApiError> {
     let (user, own) = caller.user()?;
@@ -64,7 +65,8 @@ pub(crate) async fn logout(
     }
     for session in state.store.sessions(user).await? {
         if request.scope == LogoutScope::Global || session.id != *own {
-            state.store.end_session(user, &session.id).await?;
+            // Gone already is fine: somebody was faster.
+            state.store.revoke_session(user, &session.id, &origin).await?;
         }
     }
     Ok(StatusCode::NO_CONTENT)

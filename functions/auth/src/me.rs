@@ -2,13 +2,14 @@
 
 use axum::{Json, extract::State as Shared};
 use serde::Serialize;
-use tenantry_domain::roles::Permission;
-use tenantry_web::{ApiError, Caller, Code, auth::RoleName, error::Problem};
+use tenantry_domain::{OrgId, roles::Permission};
+use tenantry_store::User as Stored;
+use tenantry_web::{ApiError, Caller, auth::RoleName, error::Problem, etag::Tagged};
 use utoipa::ToSchema;
 
 use crate::{
     State,
-    tokens::{Organization, User},
+    tokens::{Organization, User, gone},
 };
 
 /// How many organizations are listed here. The whole list is at `/organizations`.
@@ -37,28 +38,31 @@ pub(crate) struct Me {
     operation_id = "me",
     security(("bearer" = [])),
     responses(
-        (status = 200, description = "The person.", body = Me),
+        (status = 200, description = "The person; `ETag` names the version of the profile.", body = Me, headers(("ETag" = String, description = "The version, for `If-Match`."))),
         (status = 401, description = "No valid access token, or the account or membership is gone.", body = Problem, content_type = "application/problem+json"),
         (status = 403, description = "An API key is no person.", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "Busy; try again after `Retry-After`.", body = Problem, content_type = "application/problem+json"),
     ),
 )]
-pub(crate) async fn me(Shared(state): Shared<State>, caller: Caller) -> Result<Json<Me>, ApiError> {
+pub(crate) async fn me(Shared(state): Shared<State>, caller: Caller) -> Result<Tagged<Json<Me>>, ApiError> {
     let (user, _) = caller.user()?;
-    let current = caller.scope(Permission::ReadOrganization)?.org();
-    let (user, current, all) = tokio::try_join!(
-        state.store.user(user),
-        state.store.organization_of(user, current),
-        state.store.organizations_of(user, LISTED, None),
+    let org = caller.scope(Permission::ReadOrganization)?.org();
+    let user = state.store.user(user).await?.filter(|user| !user.disabled).ok_or_else(gone)?;
+    me_of(&state, user, org).await
+}
+
+/// What is answered about `user`, who acts for `org`.
+pub(crate) async fn me_of(state: &State, user: Stored, org: &OrgId) -> Result<Tagged<Json<Me>>, ApiError> {
+    let (current, all) = tokio::try_join!(
+        state.store.organization_of(&user.id, org),
+        state.store.organizations_of(&user.id, LISTED, None),
     )?;
-    let user = user.filter(|user| !user.disabled);
-    let gone = || ApiError::new(Code::Unauthenticated, "This account or its membership has ended. Sign in again.");
-    let (user, current) = user.zip(current).ok_or_else(gone)?;
-    let organization = Organization::from(current);
-    Ok(Json(Me {
+    let organization = Organization::from(current.ok_or_else(gone)?);
+    let me = Me {
         user: (&user).into(),
         role: organization.role,
         organization,
         organizations: all.items.into_iter().map(Into::into).collect(),
-    }))
+    };
+    Ok(Tagged(user.version, Json(me)))
 }

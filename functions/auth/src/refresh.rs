@@ -63,9 +63,9 @@ pub(crate) async fn refresh(
     Ok(NotStored(tokens(&state, &user, member.into(), &session)?))
 }
 
-/// The session's person and organization, unless one was disabled or left the other.
+/// The session's person and organization, unless the person was disabled, has another password since, or left.
 async fn still_there(state: &State, session: &Session) -> Result<Option<(User, MemberOf)>, ApiError> {
     let (user, member) =
         tokio::try_join!(state.store.user(&session.user), state.store.organization_of(&session.user, &session.org))?;
-    Ok(user.filter(|user| !user.disabled).zip(member))
+    Ok(user.filter(|user| !user.disabled && user.epoch == session.epoch).zip(member))
 }

@@ -6,7 +6,7 @@ use serde::Serialize;
 use tenantry_domain::{Millis, OrgId, SessionId, UserId, time::rfc3339};
 use tenantry_store::{Device, MemberOf, Session, User as StoredUser};
 use tenantry_web::{
-    ApiError,
+    ApiError, Code,
     auth::{ACCESS_TOKEN_SECONDS, RefreshToken, RoleName},
 };
 use utoipa::ToSchema;
@@ -28,6 +28,21 @@ pub(crate) struct User {
     /// Name.
     #[schema(required)]
     full_name: Option<String>,
+    /// When the address was confirmed; `null` when it was not.
+    #[schema(required, format = DateTime)]
+    email_verified_at: Option<String>,
+    /// Address of a picture.
+    #[schema(required)]
+    avatar_url: Option<String>,
+    /// Telephone number in the form of E.164.
+    #[schema(required)]
+    phone: Option<String>,
+    /// Language of mails, `en` or `zh`; `null` for that of the client.
+    #[schema(required, example = "en")]
+    preferred_language: Option<String>,
+    /// How the console looks: `light`, `dark` or `system`.
+    #[schema(required, example = "system")]
+    theme_preference: Option<String>,
     /// When they registered.
     #[schema(format = DateTime)]
     created_at: String,
@@ -39,6 +54,11 @@ impl From<&StoredUser> for User {
             id: user.id.clone(),
             email: user.email.to_string(),
             full_name: user.full_name.clone(),
+            email_verified_at: user.email_verified_at.map(rfc3339),
+            avatar_url: user.avatar_url.clone(),
+            phone: user.phone.clone(),
+            preferred_language: user.preferred_language.clone(),
+            theme_preference: user.theme_preference.clone(),
             created_at: rfc3339(user.created_at),
         }
     }
@@ -82,13 +102,18 @@ pub(crate) struct Tokens {
     organization: Organization,
 }
 
+/// Who is signed in has no account, membership or session any more.
+pub(crate) fn gone() -> ApiError {
+    ApiError::new(Code::Unauthenticated, "This session, its account or its membership has ended. Sign in again.")
+}
+
 /// Begins a session of `user` in `organization`.
 pub(crate) async fn begin(
     state: &State,
     user: &StoredUser,
-    organization: Organization,
+    organization: &Organization,
     device: Device,
-) -> Result<Tokens, ApiError> {
+) -> Result<Session, ApiError> {
     let now = state.store.now();
     let session = Session {
         id: SessionId::new(),
@@ -97,10 +122,12 @@ pub(crate) async fn begin(
         counter: 0,
         expires_at: now + SESSION_LASTS,
         created_at: now,
+        last_used_at: None,
+        epoch: user.epoch,
         device,
     };
     state.store.create_session(&session).await?;
-    tokens(state, user, organization, &session)
+    Ok(session)
 }
 
 /// The tokens of a session as it stands.

@@ -21,7 +21,7 @@ use tenantry_domain::Millis;
 use tenantry_store::{MailClaim, Store, StoreError};
 use tenantry_web::{
     config::{self, ConfigError, Env},
-    mail::Mail,
+    mail::{Content, Mail},
     queue::{self, Failures, Message},
     telemetry,
 };
@@ -54,6 +54,8 @@ pub enum Outcome {
     Throttled,
     /// It can never be sent.
     Rejected,
+    /// It was never meant to be one.
+    Nothing,
 }
 
 /// Why a mail is to be delivered again.
@@ -98,6 +100,9 @@ impl State {
     /// # Errors
     /// [`Failure`]; the mail is to be delivered again.
     pub async fn send(&self, mail: &Mail, until: Millis) -> Result<Outcome, Failure> {
+        if mail.content == (Content::Nothing {}) {
+            return Ok(Outcome::Nothing);
+        }
         // Before anything is claimed or counted: half a mail never becomes a whole one.
         let letter = self.site.write(mail)?;
         match self.store.claim_mail(&mail.id, until).await? {

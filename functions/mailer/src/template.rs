@@ -164,6 +164,11 @@ impl Site {
                 values.push(("at", moment(*at)));
                 values.push(("link", self.page("forgot-password")));
             }
+            Content::AlreadyRegistered { name } => {
+                personal(name);
+                values.push(("link", self.page("forgot-password")));
+            }
+            Content::Nothing {} => {}
         }
         Ok(values)
     }
@@ -205,6 +210,10 @@ const fn template(content: &Content, language: Language) -> (&'static str, &'sta
         (Content::PasswordChanged { .. }, Language::Zh) => both!("password_changed", "zh"),
         (Content::NewDevice { .. }, Language::En) => both!("new_device", "en"),
         (Content::NewDevice { .. }, Language::Zh) => both!("new_device", "zh"),
+        (Content::AlreadyRegistered { .. }, Language::En) => both!("already_registered", "en"),
+        (Content::AlreadyRegistered { .. }, Language::Zh) => both!("already_registered", "zh"),
+        // Without a subject it is no letter.
+        (Content::Nothing {}, _) => ("", ""),
     }
 }
 

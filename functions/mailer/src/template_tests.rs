@@ -11,14 +11,15 @@ fn site() -> Site {
     Site::from_env(&env).unwrap()
 }
 
-fn contents(text: &str) -> [Content; 5] {
+fn contents(text: &str) -> [Content; 6] {
     let (name, token, at) = (text.to_owned(), "t0-_ken".to_owned(), 1_795_176_000_000);
     [
         Content::Verification { name: name.clone(), token: token.clone(), valid_minutes: 1440 },
         Content::PasswordReset { name: name.clone(), token: token.clone(), valid_minutes: 30 },
         Content::Invite { organization: name.clone(), inviter: name.clone(), token, valid_minutes: 10_080 },
         Content::PasswordChanged { name: name.clone(), at },
-        Content::NewDevice { name: name.clone(), device: name, address: "2001:db8::7".into(), at },
+        Content::NewDevice { name: name.clone(), device: name.clone(), address: "2001:db8::7".into(), at },
+        Content::AlreadyRegistered { name },
     ]
 }
 

@@ -19,10 +19,13 @@
 //! | `U#<usr>` | `ORG#<org>` | membership, from the user's side |
 //! | `U#<usr>` | `SES#<ses>` | session |
 //! | `U#<usr>` | `ONCE#<purpose>` | one-time token of a person |
+//! | `U#<usr>` | `DEV#<sha256>` | device that the person signed in from |
 //! | `E#<e-mail>` | `EMAIL` | who owns an address |
 //! | `SHARD#<nn>` | `T#<org>` | register of tenants, for work that visits all of them |
 //! | `MAIL#<id>` | `SEND` | whether a mail was sent, or who is at it |
 //! | `MAIL#TO#<e-mail>` | `<template>#<hour>` | how many mails somebody got |
+//! | `TRY#<sha256>` | `GUESS` | how often a secret was guessed at, and when it may be again |
+//! | `TRY#<sha256>` | `WINDOW#<number>` | how often something was tried within a window of time |
 //!
 //! Parts that come from outside are typed ids, checked names or hashes, so none can contain `#`.
 
@@ -173,6 +176,12 @@ pub(crate) fn session(user: &UserId, session: &SessionId) -> Key {
     Key::new(format!("U#{user}"), format!("{SESSION_PREFIX}{session}"))
 }
 
+pub(crate) const DEVICE_PREFIX: &str = "DEV#";
+
+pub(crate) fn device(user: &UserId, mark: &str) -> Key {
+    Key::new(format!("U#{user}"), format!("{DEVICE_PREFIX}{mark}"))
+}
+
 /// One row per purpose: a newer token takes the older one's place.
 pub(crate) fn one_time(user: &UserId, purpose: Purpose) -> Key {
     let purpose = match purpose {
@@ -194,6 +203,18 @@ pub(crate) fn mail(id: &str) -> Key {
 
 pub(crate) fn mails_to(email: &Email, template: &str, hour: i64) -> Key {
     Key::new(format!("MAIL#TO#{email}"), format!("{template}#{hour}"))
+}
+
+fn throttled(subject: &str) -> String {
+    format!("TRY#{}", sha256_hex(subject.as_bytes()))
+}
+
+pub(crate) fn guesses(subject: &str) -> Key {
+    Key::new(throttled(subject), "GUESS")
+}
+
+pub(crate) fn tries(subject: &str, window: i64) -> Key {
+    Key::new(throttled(subject), format!("WINDOW#{window}"))
 }
 
 pub(crate) fn shard(number: u8) -> String {

@@ -4,9 +4,11 @@
 //! - Every function that touches a tenant's data takes a [`TenantScope`], which only authentication makes.
 //! - Times and ids come from the caller or the [`Clock`]; this crate writes them as they are.
 
+mod accounts;
 mod api_keys;
 mod audit;
 mod db;
+mod devices;
 mod erasure;
 mod error;
 mod expiry;
@@ -26,6 +28,7 @@ mod scope;
 mod sessions;
 mod table;
 mod tenant_users;
+mod throttle;
 mod usage;
 mod users;
 mod version;
@@ -34,8 +37,10 @@ use std::sync::Arc;
 
 use tenantry_domain::{Clock, Millis, plans::Plans};
 
+pub use accounts::ProfileChanges;
 pub use api_keys::{ApiKey, ApiKeyChange, NewApiKey};
 pub use audit::{AuditActor, AuditFilter, AuditRow, Change, NewAudit, Origin};
+pub use devices::Seen;
 pub use erasure::Erased;
 pub use error::{Result, StoreError};
 pub use expiry::UNKNOWN_MODEL;
@@ -50,6 +55,7 @@ pub use reconcile::{Difference, Look, Repair, Suspicion, TimeIsUp};
 pub use scope::TenantScope;
 pub use sessions::{Device, Rotation, Session};
 pub use tenant_users::{TenantUser, TenantUserChange};
+pub use throttle::{Admitted, GuessRule, WindowRule};
 pub use usage::{Page, RollUp, RollUpKey, Sums, WriteReport};
 pub use users::{NewUser, User};
 pub use version::{Changed, Precondition, Version};

@@ -8,10 +8,10 @@ use aws_sdk_dynamodb::types::{Delete, ReturnValue, ReturnValuesOnConditionCheckF
 use tenantry_domain::{Millis, OrgId, SessionId, UserId};
 
 use crate::{
-    AuditActor, NewAudit, Origin, Store, TenantScope,
+    AuditActor, NewAudit, Origin, Page, Store, TenantScope,
     db::{Range, Transacted, build, prefix_end},
     error::{Result, StoreError},
-    item::{Item, NewItem, Reader, n},
+    item::{Item, NewItem, Reader, n, s},
     keys,
     table::TTL,
 };
@@ -48,6 +48,10 @@ pub struct Session {
     pub expires_at: Millis,
     /// When it began.
     pub created_at: Millis,
+    /// When its refresh token was last used.
+    pub last_used_at: Option<Millis>,
+    /// The password's epoch that it began in; it is over in any later one.
+    pub epoch: u64,
     /// Where it began.
     pub device: Device,
 }
@@ -79,6 +83,7 @@ impl Store {
             .number("expires_at", session.expires_at)
             .number(TTL, session.expires_at.div_euclid(1000))
             .number("created_at", session.created_at)
+            .number("epoch", session.epoch)
             .optional("device_id", device.id.as_deref())
             .optional("device_name", device.name.as_deref())
             .optional("device_type", device.kind.as_deref())
@@ -134,7 +139,7 @@ impl Store {
             return Ok(Rotation::Current(session));
         }
         // Both or neither: a session that ended like this without a trace would never be looked into.
-        match self.transact(self.replay_writes(&session, origin)?).await? {
+        match self.transact(self.ending_writes(&session, "session.replayed", origin)?).await? {
             Transacted::Done => Ok(Rotation::Replayed),
             Transacted::Refused(_) => Ok(Rotation::Gone),
         }
@@ -179,7 +184,64 @@ impl Store {
         items.iter().map(read_session).collect()
     }
 
-    fn replay_writes(&self, session: &Session, origin: &Origin) -> Result<Vec<TransactWriteItem>> {
+    /// A page of the user's sessions, the newest first.
+    ///
+    /// # Errors
+    /// [`StoreError`]; `BadCursor` for a cursor of another list.
+    pub async fn sessions_page(&self, user: &UserId, limit: u16, cursor: Option<&str>) -> Result<Page<Session>> {
+        let (pk, to) = (keys::user_partition(user), prefix_end(keys::SESSION_PREFIX));
+        let between = Range::between(&pk, keys::SESSION_PREFIX, &to);
+        let range = Range { cursor, limit: limit.into(), newest_first: true, consistent: true, ..between };
+        let (items, next) = self.page_ahead(range).await?;
+        let now = self.now();
+        let sessions = items.iter().map(read_session).collect::<Result<Vec<_>>>()?;
+        Ok(Page { items: sessions.into_iter().filter(|session| session.expires_at > now).collect(), next })
+    }
+
+    /// Ends a session on somebody's word, and writes that to the audit log. `false` when the user has no such
+    /// session.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn revoke_session(&self, user: &UserId, id: &SessionId, origin: &Origin) -> Result<bool> {
+        let Some(session) = self.session(user, id).await? else { return Ok(false) };
+        let writes = self.ending_writes(&session, "session.revoked", origin)?;
+        Ok(matches!(self.transact(writes).await?, Transacted::Done))
+    }
+
+    /// Has the session act for `org` from here on, and rotates its refresh token. Whoever calls this has seen
+    /// that the user belongs to `org`; every refresh looks again. `None` when the session has ended.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn switch_session(&self, user: &UserId, id: &SessionId, org: &OrgId) -> Result<Option<Session>> {
+        let now = self.now();
+        let switched = self
+            .db
+            .update_item()
+            .table_name(&*self.table)
+            .set_key(Some(keys::session(user, id).attributes()))
+            .update_expression("SET org = :org, #counter = #counter + :one, last_used_at = :now")
+            .condition_expression("attribute_exists(pk) AND expires_at > :now")
+            .expression_attribute_names("#counter", "counter")
+            .expression_attribute_values(":org", s(org.as_str()))
+            .expression_attribute_values(":one", n(1))
+            .expression_attribute_values(":now", n(now))
+            .return_values(ReturnValue::AllNew)
+            .send()
+            .await;
+        match switched {
+            Ok(output) => read_session(&output.attributes.unwrap_or_default()).map(Some),
+            Err(error) => crate::meter::failed_condition(error).map(|_| None),
+        }
+    }
+
+    fn ending_writes(
+        &self,
+        session: &Session,
+        action: &'static str,
+        origin: &Origin,
+    ) -> Result<Vec<TransactWriteItem>> {
         let delete = Delete::builder()
             .table_name(&*self.table)
             .set_key(Some(keys::session(&session.user, &session.id).attributes()))
@@ -187,7 +249,7 @@ impl Store {
         // The session's own row proved that it acts for this organization.
         let scope = TenantScope::of_session(session);
         let row = NewAudit {
-            action: "session.replayed",
+            action,
             actor: AuditActor::User(session.user.clone()),
             target: Some(session.id.as_str()),
             changes: vec![],
@@ -207,6 +269,8 @@ fn read_session(item: &Item) -> Result<Session> {
         counter: reader.number("counter")?,
         expires_at: reader.number("expires_at")?,
         created_at: reader.number("created_at")?,
+        last_used_at: reader.optional_number("last_used_at")?,
+        epoch: reader.optional_number("epoch")?.unwrap_or_default(),
         device: Device {
             id: text("device_id")?,
             name: text("device_name")?,

@@ -4,12 +4,13 @@ use aws_sdk_dynamodb::types::{Put, TransactWriteItem};
 use tenantry_domain::{Email, Millis, OrgId, UserId, plans::Plan};
 
 use crate::{
-    Store, TenantScope,
+    Store, TenantScope, Version,
     db::{Transacted, build},
     error::Result,
     item::{Item, NewItem, Reader},
     keys,
     organizations::new_organization,
+    version::VERSION,
 };
 
 /// A user as stored.
@@ -25,8 +26,50 @@ pub struct User {
     pub full_name: Option<String>,
     /// May not sign in any more.
     pub disabled: bool,
+    /// When the address was confirmed.
+    pub email_verified_at: Option<Millis>,
+    /// Where a picture is.
+    pub avatar_url: Option<String>,
+    /// Number in the form of E.164.
+    pub phone: Option<String>,
+    /// Language of mails, `en` or `zh`.
+    pub preferred_language: Option<String>,
+    /// `light`, `dark` or `system`.
+    pub theme_preference: Option<String>,
+    /// How often the password was changed. Sessions of earlier epochs are over.
+    pub epoch: u64,
+    /// The profile's version.
+    pub version: Version,
     /// When the user registered.
     pub created_at: Millis,
+}
+
+impl User {
+    /// Somebody who registers now.
+    #[must_use]
+    pub const fn new(
+        id: UserId,
+        email: Email,
+        password_hash: String,
+        full_name: Option<String>,
+        created_at: Millis,
+    ) -> Self {
+        Self {
+            id,
+            email,
+            password_hash,
+            full_name,
+            disabled: false,
+            email_verified_at: None,
+            avatar_url: None,
+            phone: None,
+            preferred_language: None,
+            theme_preference: None,
+            epoch: 0,
+            version: Version::FIRST,
+            created_at,
+        }
+    }
 }
 
 /// A registration: a person, and the organization that is created with them.
@@ -56,6 +99,7 @@ impl Store {
             .text("email", user.email.as_str())
             .text("password_hash", &user.password_hash)
             .optional("full_name", user.full_name.as_deref())
+            .number(VERSION, user.version.number())
             .number("created_at", now);
         let organization = new_organization(&scope, new.org_name, new.plan, &user.id, now);
         let items = [email.build(), profile.build()].into_iter().chain(organization);
@@ -88,14 +132,22 @@ impl Store {
     }
 }
 
-fn read_user(item: &Item) -> Result<User> {
+pub(crate) fn read_user(item: &Item) -> Result<User> {
     let reader = Reader(item);
+    let text = |name| reader.optional_text(name).map(|text| text.map(ToOwned::to_owned));
     Ok(User {
         id: reader.parsed("user")?,
         email: reader.parsed("email")?,
         password_hash: reader.text("password_hash")?.to_owned(),
-        full_name: reader.optional_text("full_name")?.map(ToOwned::to_owned),
+        full_name: text("full_name")?,
         disabled: reader.flag("disabled"),
+        email_verified_at: reader.optional_number("email_verified_at")?,
+        avatar_url: text("avatar_url")?,
+        phone: text("phone")?,
+        preferred_language: text("preferred_language")?,
+        theme_preference: text("theme_preference")?,
+        epoch: reader.optional_number("epoch")?.unwrap_or_default(),
+        version: Version::read(&reader)?,
         created_at: reader.number("created_at")?,
     })
 }

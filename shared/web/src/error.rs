@@ -28,12 +28,16 @@ pub enum Code {
     InvalidApiKey,
     /// E-mail and password do not match an account that may sign in.
     InvalidCredentials,
+    /// The account's address has to be confirmed first.
+    EmailNotVerified,
     /// The credits do not cover the price of the request.
     InsufficientCredits,
     /// The caller may not do this.
     Forbidden,
     /// The plan does not include this.
     UpgradeRequired,
+    /// The one-time token was used, replaced or not made by us, or its time is over.
+    InvalidToken,
     /// There is no such thing here.
     NotFound,
     /// There is no such model. OpenAI's own word.
@@ -76,7 +80,7 @@ impl Code {
             Self::InvalidBody | Self::InvalidParameter => StatusCode::BAD_REQUEST,
             Self::Unauthenticated | Self::InvalidApiKey | Self::InvalidCredentials => StatusCode::UNAUTHORIZED,
             Self::InsufficientCredits => StatusCode::PAYMENT_REQUIRED,
-            Self::Forbidden | Self::UpgradeRequired => StatusCode::FORBIDDEN,
+            Self::Forbidden | Self::UpgradeRequired | Self::EmailNotVerified => StatusCode::FORBIDDEN,
             Self::NotFound | Self::ModelNotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::Conflict | Self::EmailTaken | Self::IdempotencyInFlight | Self::IdempotencyAnswerLost => {
@@ -85,7 +89,7 @@ impl Code {
             Self::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::InvalidValue | Self::IdempotencyKeyReused => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::InvalidValue | Self::InvalidToken | Self::IdempotencyKeyReused => StatusCode::UNPROCESSABLE_ENTITY,
             Self::RateLimited | Self::QuotaExceeded | Self::TooManyInFlight => StatusCode::TOO_MANY_REQUESTS,
             Self::UpstreamError => StatusCode::BAD_GATEWAY,
             Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
@@ -102,6 +106,8 @@ impl Code {
             Self::InvalidApiKey => "The API key is not valid",
             Self::InvalidCredentials => "E-mail or password is wrong",
             Self::InsufficientCredits => "Out of credits",
+            Self::EmailNotVerified => "The e-mail address is not confirmed",
+            Self::InvalidToken => "The token is not good",
             Self::Forbidden => "Not allowed",
             Self::UpgradeRequired => "The plan does not include this",
             Self::NotFound => "Not found",
@@ -128,7 +134,7 @@ impl Code {
     const fn openai_type(self) -> &'static str {
         match self {
             Self::Unauthenticated | Self::InvalidApiKey | Self::InvalidCredentials => "authentication_error",
-            Self::Forbidden | Self::UpgradeRequired => "permission_error",
+            Self::Forbidden | Self::UpgradeRequired | Self::EmailNotVerified => "permission_error",
             Self::InsufficientCredits | Self::QuotaExceeded => "insufficient_quota",
             Self::RateLimited | Self::TooManyInFlight => "rate_limit_error",
             Self::UpstreamError => "upstream_error",

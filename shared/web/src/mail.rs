@@ -101,6 +101,14 @@ pub enum Content {
         /// When.
         at: Millis,
     },
+    /// Tells the owner of an account that somebody registered with its address, and how to get in.
+    AlreadyRegistered {
+        /// What the person is called.
+        name: String,
+    },
+    /// No mail. Ordered where none is due, so that the answer takes as long as where one is, and tells nobody
+    /// which it was.
+    Nothing {},
 }
 
 impl Content {
@@ -113,6 +121,8 @@ impl Content {
             Self::Invite { .. } => "invite",
             Self::PasswordChanged { .. } => "password_changed",
             Self::NewDevice { .. } => "new_device",
+            Self::AlreadyRegistered { .. } => "already_registered",
+            Self::Nothing {} => "nothing",
         }
     }
 }
