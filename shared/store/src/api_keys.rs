@@ -267,6 +267,14 @@ impl Store {
         Ok(Page { items: items.iter().map(read_key).collect::<Result<_>>()?, next })
     }
 
+    /// One key of the tenant.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn api_key(&self, scope: &TenantScope, id: &KeyId) -> Result<Option<ApiKey>> {
+        Ok(self.listed_key(scope, id).await?.map(|listed| listed.key))
+    }
+
     /// Changes a key, for all its secrets.
     ///
     /// # Errors
