@@ -140,10 +140,10 @@ impl Rows {
             signing.clone(),
             &[1; 32],
             hasher.clone(),
-            mails,
+            mails.clone(),
             verification,
         );
-        let tenants = tenantry_tenants::State::new(store, authenticator, &[1; 32]);
+        let tenants = tenantry_tenants::State::new(store, authenticator, &[1; 32], mails);
         let router = tenantry_auth::router(auth).merge(tenantry_tenants::router(tenants));
         Self { client, router, hasher, signing }
     }
