@@ -11,10 +11,14 @@ pub(crate) enum Kind {
     Organization,
     ApiKey,
     Session,
+    Member,
+    Invite,
+    TenantUser,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 3] = [Self::Organization, Self::ApiKey, Self::Session];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Organization, Self::ApiKey, Self::Session, Self::Member, Self::Invite, Self::TenantUser];
 
     /// What a parameter or field names; `None` for what names nothing of a tenant's.
     fn of(path: &str, name: &str) -> Option<Self> {
@@ -24,8 +28,15 @@ impl Kind {
             "id" if before("api-keys") => Some(Self::ApiKey),
             "id" if before("sessions") => Some(Self::Session),
             "organization_id" => Some(Self::Organization),
+            "user_id" | "actor" => Some(Self::Member),
+            "invite_id" => Some(Self::Invite),
+            "username" => Some(Self::TenantUser),
+            // Of an audit row: anything's id.
+            "target" => Some(Self::ApiKey),
             // Everybody's.
             "model" => None,
+            // Of the client's own making: a device, and what a tenant user is to be called.
+            "device_id" => None,
             _ => panic!("{path}: what does `{name}` name? Say so in {}", file!()),
         }
     }
@@ -47,6 +58,8 @@ pub(crate) struct Slot {
     name: String,
     pub(crate) place: Place,
     pub(crate) kind: Kind,
+    /// The path's other ids.
+    pub(crate) beside: Vec<(String, Kind)>,
     /// A body that is in order.
     body: Value,
 }
@@ -58,18 +71,24 @@ impl fmt::Display for Slot {
 }
 
 impl Slot {
-    /// Path and body of the request with `id` in this place.
-    pub(crate) fn with(&self, id: &str) -> (String, Value) {
+    /// Path and body of the request with `id` in this place, and `beside` in the path's others.
+    pub(crate) fn with(&self, id: &str, beside: &[String]) -> (String, Value) {
         let mut body = self.body.clone();
-        let path = match self.place {
-            Place::Path => self.path.replace(&format!("{{{}}}", self.name), &escape(id)),
-            Place::Query => with_query(&self.path, &format!("{}={}", self.name, escape(id))),
-            Place::Body => {
-                body[&self.name] = id.into();
-                self.path.clone()
-            }
-        };
+        let mut path = self.path.clone();
+        for ((name, _), id) in self.beside.iter().zip(beside) {
+            path = path.replace(&format!("{{{name}}}"), &escape(id));
+        }
+        match self.place {
+            Place::Path => path = path.replace(&format!("{{{}}}", self.name), &escape(id)),
+            Place::Query => path = with_query(&path, &format!("{}={}", self.name, escape(id))),
+            Place::Body => body[&self.name] = id.into(),
+        }
         (path, body)
+    }
+
+    /// Whether a call that succeeds leaves the stage unfit for the next one.
+    pub(crate) fn spoils(&self) -> bool {
+        self.method != Method::GET && (self.kind == Kind::Organization || self.path.ends_with("/transfer"))
     }
 }
 
@@ -91,9 +110,10 @@ fn document() -> Value {
 fn operations(document: &Value) -> Vec<(String, Method, Value)> {
     let paths = document["paths"].as_object().unwrap();
     let operations = paths.iter().flat_map(|(path, item)| {
-        item.as_object().unwrap().iter().map(move |(method, operation)| {
-            (path.clone(), method.to_uppercase().parse().unwrap(), operation.clone())
-        })
+        item.as_object()
+            .unwrap()
+            .iter()
+            .map(move |(method, operation)| (path.clone(), method.to_uppercase().parse().unwrap(), operation.clone()))
     });
     operations.collect()
 }
@@ -105,11 +125,20 @@ pub(crate) fn all() -> Vec<Slot> {
     for (path, method, operation) in operations(&document) {
         let schema = body_schema(&document, &operation);
         let body = schema.as_ref().map_or(Value::Null, |schema| example(&document, schema));
+        let parameters = || operation["parameters"].as_array().into_iter().flatten();
+        let in_path: Vec<(String, Kind)> = parameters()
+            .filter(|parameter| parameter["in"] == "path")
+            .filter_map(|parameter| {
+                let name = parameter["name"].as_str().unwrap();
+                Some((name.to_owned(), Kind::of(&path, name)?))
+            })
+            .collect();
         let mut add = |name: &str, place, kind| {
+            let beside = in_path.iter().filter(|(other, _)| place != Place::Path || other != name).cloned().collect();
             let (method, path, name, body) = (method.clone(), path.clone(), name.to_owned(), body.clone());
-            slots.push(Slot { method, path, name, place, kind, body });
+            slots.push(Slot { method, path, name, place, kind, beside, body });
         };
-        for parameter in operation["parameters"].as_array().into_iter().flatten() {
+        for parameter in parameters() {
             let name = parameter["name"].as_str().unwrap();
             match parameter["in"].as_str().unwrap() {
                 "path" => Kind::of(&path, name).into_iter().for_each(|kind| add(name, Place::Path, kind)),
@@ -120,7 +149,9 @@ pub(crate) fn all() -> Vec<Slot> {
             }
         }
         let fields = schema.as_ref().and_then(|schema| schema["properties"].as_object().cloned()).unwrap_or_default();
-        for name in fields.keys().filter(|name| names_something(name)) {
+        // What a thing that is being made is to be called names nothing yet; a login names its own caller.
+        let makes = method == Method::POST && !path.contains('{') && !path.starts_with("/api/v1/auth/switch");
+        for name in fields.keys().filter(|name| names_something(name) && !makes) {
             Kind::of(&path, name).into_iter().for_each(|kind| add(name, Place::Body, kind));
         }
     }
@@ -129,7 +160,7 @@ pub(crate) fn all() -> Vec<Slot> {
 
 /// `organization_id`, `user_id`, and what filters are called.
 fn names_something(name: &str) -> bool {
-    name == "id" || name.ends_with("_id") || ["actor", "target", "key", "member", "username"].contains(&name)
+    name == "id" || name.ends_with("_id") || ["actor", "target", "username"].contains(&name)
 }
 
 /// Paths of lists in pages that need no id.

@@ -1,13 +1,14 @@
 //! Two tenants who have the same things. One calls; the other's things carry a word that must never come out.
 
 use serde_json::{Value, json};
-use tenantry_domain::{KeyId, OrgId, SessionId};
+use tenantry_domain::{InviteId, KeyId, OrgId, SessionId, UserId};
 use tenantry_tests::{
     http::text,
     platform::{Platform, Setup, Tenant},
+    upstream::Upstream,
 };
 
-use crate::slots::Kind;
+use crate::slots::{Kind, Slot};
 
 /// Stands in every text of the other tenant's.
 pub(crate) const CANARY: &str = "canary-of-another-tenant";
@@ -42,7 +43,7 @@ pub(crate) struct Stage {
 
 impl Stage {
     pub(crate) async fn set() -> Self {
-        let platform = Platform::start(Setup::default()).await;
+        let platform = Platform::start(Setup::default().upstream(&Upstream::start().await)).await;
         let (own, foreign) = (platform.tenant("team").await, platform.tenant("team").await);
         let owner = token(&platform.login(&own).await);
         let other = token(&platform.login(&foreign).await);
@@ -54,12 +55,59 @@ impl Stage {
         }
         platform.chat(&own.api_key, "Hello").await.expect(200);
         platform.quiesce().await;
-        let callers = vec![
-            Caller { name: "an owner", credential: owner },
-            Caller { name: "a program", credential: own.api_key.clone() },
-            Caller { name: "nobody", credential: String::new() },
-        ];
-        Self { platform, own, callers, foreign, other }
+        let program = own.api_key.clone();
+        let named = |name, credential| Caller { name, credential };
+        let mut stage = Self { platform, own, callers: vec![named("an owner", owner)], foreign, other };
+        stage.fill_the_other().await;
+        for (name, role) in [("an admin", "admin"), ("a member", "member")] {
+            let token = stage.join(&stage.own, &stage.callers[0].credential, role).await.token;
+            stage.callers.push(named(name, token));
+        }
+        stage.callers.extend([named("a program", program), named("nobody", String::new())]);
+        stage
+    }
+
+    /// One of everything, named by the canary.
+    async fn fill_the_other(&self) {
+        let owner = &self.other;
+        let name = json!({"name": CANARY});
+        let path = format!("/api/v1/organizations/{}", self.foreign.org);
+        self.platform.call(http::Method::PATCH, &path, owner, name).await.expect(200);
+        let user = json!({"username": "foreign-user", "display_name": CANARY});
+        self.platform.post("/api/v1/tenant-users", owner, user).await.expect(201);
+        self.join(&self.foreign, owner, "member").await;
+        self.invite(&self.foreign, owner, "member", &format!("{CANARY}@example.com")).await;
+    }
+
+    async fn invite(&self, tenant: &Tenant, owner: &str, role: &str, email: &str) -> Value {
+        let path = format!("/api/v1/organizations/{}/members", tenant.org);
+        self.platform.post(&path, owner, json!({"email": email, "role": role})).await.expect(201).json()
+    }
+
+    /// Somebody new comes to belong to the organization, and acts for it.
+    async fn join(&self, tenant: &Tenant, owner: &str, role: &str) -> Joined {
+        let email = format!("{}@example.com", UserId::new().short());
+        let person = self.platform.register(&email).await;
+        self.invite(tenant, owner, role, &email).await;
+        self.platform.quiesce().await;
+        let inbox = self.platform.get("/_dev/inbox.json", "").await.expect(200).json();
+        let mails = inbox["data"].as_array().unwrap().iter();
+        let mail =
+            mails.filter(|mail| mail["to"] == *email).find(|mail| mail.to_string().contains("accept-invite")).unwrap();
+        let invite = json!({"token": text(mail, "/links/0/token")});
+        self.platform.post("/api/v1/invites/accept", &token(&person), invite).await.expect(200);
+        let switched = json!({"organization_id": tenant.org});
+        let switched = self.platform.post("/api/v1/auth/switch", &token(&person), switched).await.expect(200).json();
+        Joined { user: text(&person, "/user/id").to_owned(), token: token(&switched) }
+    }
+
+    /// The ids that stand beside the one that is asked for: the caller's own, or the path would end early.
+    pub(crate) async fn beside(&self, slot: &Slot) -> Vec<String> {
+        let mut ids = vec![];
+        for (_, kind) in &slot.beside {
+            ids.push(self.id(*kind, Whose::Own).await);
+        }
+        ids
     }
 
     /// An id of this kind. Those that are the caller's own, or were, are new each time: what is done with
@@ -86,12 +134,51 @@ impl Stage {
                 id
             }
             (Kind::Session, Whose::Nobodys) => SessionId::new().to_string(),
+            (Kind::Member, Whose::Own) => self.join(&self.own, owner, "member").await.user,
+            (Kind::Member, Whose::Foreign) => self.foreign.user.to_string(),
+            (Kind::Member, Whose::Gone) => {
+                let id = self.join(&self.own, owner, "member").await.user;
+                self.platform.delete(&format!("{}/members/{id}", self.path()), owner).await.expect(204);
+                id
+            }
+            (Kind::Member, Whose::Nobodys) => UserId::new().to_string(),
+            (Kind::Invite, Whose::Own) => self.new_invite(&self.own, owner).await,
+            (Kind::Invite, Whose::Foreign) => self.new_invite(&self.foreign, &self.other).await,
+            (Kind::Invite, Whose::Gone) => {
+                let id = self.new_invite(&self.own, owner).await;
+                self.platform.delete(&format!("{}/invites/{id}", self.path()), owner).await.expect(204);
+                id
+            }
+            (Kind::Invite, Whose::Nobodys) => InviteId::new().to_string(),
+            (Kind::TenantUser, Whose::Own) => self.new_tenant_user(owner).await,
+            (Kind::TenantUser, Whose::Foreign) => "foreign-user".to_owned(),
+            (Kind::TenantUser, Whose::Gone) => {
+                let name = self.new_tenant_user(owner).await;
+                self.platform.delete(&format!("/api/v1/tenant-users/{name}"), owner).await.expect(204);
+                name
+            }
+            (Kind::TenantUser, Whose::Nobodys) => format!("user-{}", UserId::new().short()),
         }
     }
 
     async fn new_key(&self, owner: &str) -> String {
         let key = self.platform.post("/api/v1/api-keys", owner, json!({"name": "new"})).await.expect(201).json();
         text(&key, "/id").to_owned()
+    }
+
+    fn path(&self) -> String {
+        format!("/api/v1/organizations/{}", self.own.org)
+    }
+
+    async fn new_invite(&self, tenant: &Tenant, owner: &str) -> String {
+        let email = format!("{}@example.com", UserId::new().short());
+        text(&self.invite(tenant, owner, "member", &email).await, "/id").to_owned()
+    }
+
+    async fn new_tenant_user(&self, owner: &str) -> String {
+        let name = format!("user-{}", UserId::new().short());
+        self.platform.post("/api/v1/tenant-users", owner, json!({"username": name})).await.expect(201);
+        name
     }
 
     async fn new_session(&self, tenant: &Tenant) -> String {
@@ -118,6 +205,12 @@ impl Stage {
             && count(&sessions) > 4
             && self.platform.chat(&self.foreign.api_key, "Hello").await.status.is_success()
     }
+}
+
+struct Joined {
+    user: String,
+    /// Their access token, for the organization that they joined.
+    token: String,
 }
 
 fn token(tokens: &Value) -> String {
