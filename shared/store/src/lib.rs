@@ -26,7 +26,6 @@ mod table;
 mod throttle;
 mod usage;
 mod users;
-#[allow(dead_code, reason = "the helpers are for the aggregates that people change")]
 mod version;
 
 use std::sync::Arc;
