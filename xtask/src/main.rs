@@ -3,6 +3,7 @@
 //! This crate depends on no other of the workspace. It is built in seconds, and it can say what is wrong when the rest
 //! does not build.
 
+mod bench;
 mod contracts;
 mod deploy;
 mod e2e;
@@ -57,7 +58,7 @@ enum Command {
         #[arg(long)]
         check: bool,
     },
-    /// Run the benchmark with the arguments that follow
+    /// Run the benchmark with the arguments that follow; `functions` is about cold starts and memory on Lambda
     Bench {
         /// Arguments of the benchmark
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -100,9 +101,7 @@ fn execute(command: Command) -> Result {
             let document = openapi::document()?;
             if check { openapi::check(&document) } else { openapi::write(&document) }
         }
-        Command::Bench { arguments } => {
-            run(cargo(["run", "--release", "--package", "tenantry-benches", "--"]).args(arguments))
-        }
+        Command::Bench { arguments } => bench::run_with(&arguments),
         Command::Dev { arguments } => run(cargo(["run", "--package", "tenantry-host", "--"]).args(arguments)),
     }
 }
