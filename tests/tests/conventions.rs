@@ -393,7 +393,7 @@ async fn a_precondition_is_what_http_says_it_is() {
     for malformed in ["", "1", "\"1", "*, \"1\""] {
         problem(&rename(&platform, &token, malformed, "Ada").await, 400, "invalid_parameter");
     }
-    for other in [format!("W/{tag}"), "\"none of ours\"".to_owned(), "\"99\", \"0\"".to_owned()] {
+    for other in [format!("W/{tag}"), "\"none-of-ours\"".to_owned(), "\"99\", \"0\"".to_owned()] {
         problem(&rename(&platform, &token, &other, "Ada").await, 412, "precondition_failed");
     }
     assert_eq!(platform.get(ME, &token).await.header("etag"), tag, "nothing was changed");
