@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use serde::{Deserialize, Serialize};
 use tenantry_auth::register_user;
-use tenantry_domain::{KeyId, secret::ApiKeySecret};
+use tenantry_domain::{KeyId, roles::KeyScope, secret::ApiKeySecret};
 use tenantry_store::{NewApiKey, TenantScope};
 
 use crate::{
@@ -78,8 +78,15 @@ async fn create(platform: &Platform) -> Result<Demo, HostError> {
     let (user, org) = registered;
     #[allow(clippy::disallowed_methods, reason = "the organization was made a moment ago, by us")]
     let scope = TenantScope::authenticated(org.clone());
-    let new = NewApiKey { id: &KeyId::new(), name: "demo", secret: &secret, created_by: &user.id };
-    let key = store.create_api_key(&scope, &new, plan.limits.keys).await?;
+    let new = NewApiKey {
+        id: &KeyId::new(),
+        name: "demo",
+        secret: &secret,
+        scopes: KeyScope::ALL.into_iter().collect(),
+        expires_at: None,
+        created_by: &user.id,
+    };
+    let key = store.create_api_key(&scope, &new, plan.limits.keys, None).await?;
     key.ok_or_else(|| HostError::Demo("the plan allows no keys".into()))?;
     Ok(Demo {
         base_url: String::new(),

@@ -179,6 +179,7 @@ impl Platform {
                 store.clone(),
                 authenticator.clone(),
                 secrets.secret_key(),
+                Arc::new(mails.queue().clone()),
             )),
             tenantry_usage::router(tenantry_usage::State::new(store.clone(), authenticator, secrets.secret_key())),
             tenantry_chat::router(chat.clone()),

@@ -142,6 +142,7 @@ impl Rows {
     pub async fn on(stage: Stage) -> Self {
         let Stage { hasher, signing_key, jwks, mails, verification } = stage;
         let ordered = Arc::new(Ordered::default());
+        let mails = mails.unwrap_or_else(|| ordered.clone());
         let client = Embedded::in_memory().expect("an engine").client();
         let plans = Plans::parse(DEFAULT_PLANS).expect("the default plans");
         let store = Store::new(client.clone(), TABLE, plans, Arc::new(SystemClock));
@@ -156,10 +157,10 @@ impl Rows {
             signing.clone(),
             &[1; 32],
             hasher.clone(),
-            mails.unwrap_or_else(|| ordered.clone()),
+            mails.clone(),
             verification,
         );
-        let tenants = tenantry_tenants::State::new(store, authenticator, &[1; 32]);
+        let tenants = tenantry_tenants::State::new(store, authenticator, &[1; 32], mails);
         let router = tenantry_auth::router(auth).merge(tenantry_tenants::router(tenants));
         Self { client, router, hasher, signing, ordered }
     }

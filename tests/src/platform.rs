@@ -24,6 +24,7 @@ use tenantry_domain::{
     Clock, KeyId, Millis, OrgId, Resource, SystemClock, UserId,
     metering::Meter,
     plans::{DEFAULT_PLANS, Limit, Plans},
+    roles::KeyScopes,
     secret::ApiKeySecret,
     usage::UsageEvent,
 };
@@ -156,8 +157,9 @@ impl Tenant {
         #[allow(clippy::disallowed_methods, reason = "the test made this tenant")]
         let scope = TenantScope::authenticated(org.clone());
         let (key, secret) = (KeyId::new(), ApiKeySecret::generate().expect("randomness"));
-        let new = NewApiKey { id: &key, name: "test", secret: &secret, created_by: &user.id };
-        store.create_api_key(&scope, &new, Limit::Unlimited).await.expect("a store").expect("no limit");
+        let (scopes, expires_at) = (KeyScopes::default(), None);
+        let new = NewApiKey { id: &key, name: "test", secret: &secret, scopes, expires_at, created_by: &user.id };
+        store.create_api_key(&scope, &new, Limit::Unlimited, None).await.expect("a store").expect("no limit");
         let api_key = secret.expose().to_owned();
         Self { org, user: user.id, email, password, key, api_key, scope }
     }

@@ -22,7 +22,7 @@ use axum::{
 use futures_util::future::join_all;
 use http::{HeaderValue, Method, Request, StatusCode};
 use serde_json::{Value, json};
-use tenantry_domain::{KeyId, plans::Limit, secret::ApiKeySecret};
+use tenantry_domain::{KeyId, plans::Limit, roles::KeyScopes, secret::ApiKeySecret};
 use tenantry_store::NewApiKey;
 use tenantry_tests::{
     http::{problem, text},
@@ -221,8 +221,9 @@ async fn work(
     let scope = caller.scope(tenantry_domain::roles::Permission::ManageKeys)?;
     let (id, secret) = (KeyId::new(), ApiKeySecret::generate().unwrap());
     let name = body["name"].as_str().unwrap();
-    let new = NewApiKey { id: &id, name, secret: &secret, created_by: caller.member() };
-    bench.store.create_api_key(scope, &new, Limit::Unlimited).await?;
+    let (scopes, expires_at) = (KeyScopes::default(), None);
+    let new = NewApiKey { id: &id, name, secret: &secret, scopes, expires_at, created_by: caller.member() };
+    bench.store.create_api_key(scope, &new, Limit::Unlimited, None).await?;
     match orders.fail.as_deref() {
         Some("after") => Err(down()),
         Some("panic") => panic!("as ordered"),

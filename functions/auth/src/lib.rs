@@ -20,11 +20,12 @@ mod refresh;
 mod register;
 mod sessions;
 mod switch;
+mod tenant_users;
 mod tokens;
 
 use std::sync::Arc;
 
-use axum::{Router, extract::FromRef};
+use axum::{Extension, Router, extract::FromRef};
 use tenantry_domain::{OrgId, SessionId, UserId, roles::Role};
 use tenantry_store::Store;
 use tenantry_web::{
@@ -32,6 +33,7 @@ use tenantry_web::{
     auth::{MacKey, RefreshTokens, SigningKey, secret_key},
     config::{self, ConfigError, Env},
     cursor::CURSOR_KEY,
+    idempotency::{Idempotency, idempotent},
     mail::{MailQueue, SqsMailQueue},
     router::{ErrorShape, finish},
 };
@@ -54,6 +56,7 @@ pub struct State {
     signing_key: Arc<SigningKey>,
     refresh_tokens: RefreshTokens,
     cursor_key: MacKey,
+    idempotency: Idempotency,
     hasher: Hasher,
     mails: Mails,
     verification: EmailVerification,
@@ -74,6 +77,7 @@ impl State {
     ) -> Self {
         Self {
             mails: Mails::new(store.clone(), mail_queue),
+            idempotency: Idempotency::new(authenticator.clone(), secret),
             store,
             authenticator,
             signing_key,
@@ -142,6 +146,10 @@ impl FromRef<State> for Authenticator {
 /// The routes with their documentation.
 #[must_use]
 pub fn routes() -> OpenApiRouter<State> {
+    // The only ones that have a caller and create something.
+    let tenant_users = OpenApiRouter::default()
+        .routes(routes!(tenant_users::list, tenant_users::create))
+        .routes(routes!(tenant_users::update, tenant_users::delete));
     OpenApiRouter::default()
         .routes(routes!(register::register))
         .routes(routes!(login::login))
@@ -157,9 +165,11 @@ pub fn routes() -> OpenApiRouter<State> {
         .routes(routes!(passwords::reset))
         .routes(routes!(passwords::change))
         .routes(routes!(jwks::jwks))
+        .merge(idempotent(tenant_users))
 }
 
 /// The routes, ready to serve.
 pub fn router(state: State) -> Router {
-    finish(routes(), state, ErrorShape::Problem, BODY_LIMIT)
+    let routes = routes().layer(Extension(state.idempotency.clone()));
+    finish(routes, state, ErrorShape::Problem, BODY_LIMIT)
 }

@@ -6,7 +6,7 @@
 
 use std::{collections::HashSet, sync::LazyLock};
 
-use tenantry_domain::Email;
+use tenantry_domain::{Email, Username};
 use tenantry_web::ApiError;
 use unicode_normalization::UnicodeNormalization as _;
 
@@ -47,11 +47,31 @@ impl Password {
         }
     }
 
+    /// A password that a tenant user of this name gets.
+    ///
+    /// # Errors
+    /// 422 that says which rule it breaks.
+    pub(crate) fn chosen_by(pointer: &str, text: &str, username: &Username) -> Result<Self, ApiError> {
+        let password = Self::given(text);
+        let name = username.as_str();
+        let parts = [name, name.rsplit_once('@').map_or("", |(local, _)| local)];
+        match password.weakness_beside(&parts, "is too much like the username") {
+            None => Ok(password),
+            Some(weakness) => Err(ApiError::invalid(pointer, weakness)),
+        }
+    }
+
     pub(crate) fn as_bytes(&self) -> &[u8] {
         self.0.as_bytes()
     }
 
     fn weakness(&self, email: &Email) -> Option<String> {
+        let domain = email.as_str().rsplit_once('@').map_or("", |(_, domain)| domain);
+        self.weakness_beside(&[email.as_str(), email.local_part(), domain], "is too much like the e-mail address")
+    }
+
+    /// `own` is what others know of its owner, longest first.
+    fn weakness_beside(&self, own: &[&str], too_alike: &str) -> Option<String> {
         if !(MIN_CHARS..=MAX_CHARS).contains(&self.0.chars().count()) {
             return Some(format!("must be {MIN_CHARS} to {MAX_CHARS} characters"));
         }
@@ -59,13 +79,12 @@ impl Password {
         if is_series(&lower) || is_common(&lower) {
             return Some("is one of the passwords that are tried first; choose another".into());
         }
-        let domain = email.as_str().rsplit_once('@').map_or("", |(_, domain)| domain);
-        let own = [email.as_str(), email.local_part(), domain]
-            .into_iter()
+        let rest = own
+            .iter()
             // Taking out one or two letters would say nothing about likeness.
             .filter(|part| part.chars().count() > 2)
             .fold(lower, |rest, part| rest.replace(part, ""));
-        (own.chars().count() < MIN_OWN_CHARS).then(|| "is too much like the e-mail address".into())
+        (rest.chars().count() < MIN_OWN_CHARS).then(|| too_alike.into())
     }
 }
 

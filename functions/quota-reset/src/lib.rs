@@ -1,5 +1,5 @@
 //! Work that is done for every tenant on a schedule: beginning the month (`reset`), settling expired holds
-//! (`sweep`) and checking the books (`reconcile`).
+//! (`sweep`), checking the books (`reconcile`) and erasing what was deleted (`erase`).
 //!
 //! The schedule's event becomes one message per shard of the register ([`fan_out`]); a shard's message walks its
 //! tenants and, when the time is up, sends itself on with a cursor ([`walk`]). A tenant that needs more, because it

@@ -17,6 +17,8 @@ pub enum Job {
     Sweep,
     /// Check the books, and repair roll-ups.
     Reconcile,
+    /// Erase organizations that were deleted, once their grace is over.
+    Erase,
 }
 
 /// A message of the job queue.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tenantry_domain::OrgId;
-use tenantry_store::{Difference, Look, StoreError, Suspicion, TenantScope, TimeIsUp};
+use tenantry_store::{Difference, Erased, Look, StoreError, Suspicion, TenantScope, TimeIsUp};
 
 use crate::{Job, JobError, Message, State, Tally};
 
@@ -22,6 +22,8 @@ pub(crate) enum Visit {
     Suspicious(Suspicion),
     /// There was not enough time.
     Unfinished,
+    /// There is more to do, which goes on in another message.
+    More,
 }
 
 pub(crate) async fn visit(
@@ -34,6 +36,11 @@ pub(crate) async fn visit(
     match job {
         Job::Reset => store.begin_period(scope).await.map(|begun| Visit::Done(begun.into())),
         Job::Sweep => store.sweep_if_due(scope).await.map(|settled| Visit::Done(settled as u64)),
+        Job::Erase => Ok(match store.erase_if_due(scope, time_is_up).await? {
+            Erased::NotDue => Visit::Done(0),
+            Erased::All => Visit::Done(1),
+            Erased::Unfinished => Visit::More,
+        }),
         Job::Reconcile => Ok(match store.look(scope, time_is_up).await? {
             Look::Clean => Visit::Done(0),
             Look::Suspicious(suspicion) => Visit::Suspicious(suspicion),
@@ -74,6 +81,10 @@ pub(crate) async fn alone(
         Visit::Suspicious(suspicion) => {
             let again = Message::Tenant { job, tenant: org.clone(), suspicion: Some(suspicion) };
             state.queue.send(&again, LOOK_AGAIN_AFTER).await?;
+        }
+        Visit::More => {
+            let on = Message::Tenant { job, tenant: org.clone(), suspicion: None };
+            state.queue.send(&on, Duration::ZERO).await?;
         }
         Visit::Unfinished => unchecked(&mut tally),
     }

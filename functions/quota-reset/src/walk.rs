@@ -21,7 +21,7 @@ const MOST_FAILURES: usize = 50;
 pub struct Tally {
     /// Tenants that were visited.
     pub visited: u64,
-    /// Months begun, or holds settled.
+    /// Months begun, holds settled, or organizations erased.
     pub changed: u64,
     /// Whether books were checked.
     pub reconciled: bool,
@@ -92,7 +92,7 @@ async fn visit_all(
                 tally.visited += 1;
                 (Some(suspicion), LOOK_AGAIN_AFTER)
             }
-            Ok(Visit::Unfinished) => (None, Duration::ZERO),
+            Ok(Visit::Unfinished | Visit::More) => (None, Duration::ZERO),
             Err(error) => {
                 tracing::warn!(org = %scope.org(), ?job, %error, "a tenant failed and is tried again by itself");
                 failures += 1;

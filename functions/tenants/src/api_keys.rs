@@ -1,4 +1,4 @@
-//! `/api-keys`: listed, created and revoked by owners and admins. The secret is shown once.
+//! `/api-keys`: listed, created, changed, rotated and revoked by owners and admins. A secret is shown once.
 
 use axum::{
     Json as Answer,
@@ -8,17 +8,37 @@ use axum::{
 use http::{StatusCode, header};
 use serde::{Deserialize, Serialize};
 use tenantry_domain::{
-    KeyId, SessionId, UserId,
+    KeyId, Millis, UserId,
     plans::{Limit, Plan},
-    roles::{Actor, Permission},
+    roles::{KeyScope, KeyScopes, Permission},
     secret::ApiKeySecret,
-    time::rfc3339,
+    time::{parse_moment, rfc3339},
 };
-use tenantry_store::{ApiKey as Stored, NewApiKey, Store, TenantScope};
-use tenantry_web::{ApiError, Caller, Code, Json, Path, Query, cursor::Cursors, error::Problem, extract::line};
+use tenantry_store::{
+    ApiKey as Stored, ApiKeyChange, AuditActor, Change, Changed, NewApiKey, NewAudit, Origin, Precondition,
+};
+use tenantry_web::{
+    ApiError, Caller, Code, IfMatch, Json, Query, Tagged,
+    cursor::Cursors,
+    error::Problem,
+    etag::changed,
+    extract::{OptionalJson, line},
+    origin::RequestOrigin,
+};
 use utoipa::ToSchema;
 
-use crate::{ListQuery, State};
+use crate::{
+    ListQuery, State,
+    acting::{Ids, change, still_may},
+    organizations::given,
+    refusals::{ActRefusals, WriteRefusals},
+};
+
+/// How often a change is tried while others change the same key.
+const TRIES: usize = 5;
+
+/// Longest overlap of two secrets of a key, in seconds: a week.
+const LONGEST_OVERLAP: u32 = 7 * 24 * 3600;
 
 /// Most characters of a key's name.
 const NAME_CHARS: usize = 100;
@@ -37,6 +57,21 @@ pub(crate) struct ApiKey {
     /// Last characters of the secret.
     #[schema(example = "x9Zk")]
     last4: String,
+    /// What it may be used for.
+    scopes: Vec<KeyScopeName>,
+    /// Whether it is for test mode: such a key reaches the sandbox's models and no vendor.
+    test: bool,
+    /// Switched off: it is refused until it is switched on again.
+    disabled: bool,
+    /// From when it is refused.
+    #[schema(required, format = DateTime)]
+    expires_at: Option<String>,
+    /// Until when the secret before the last rotation is good.
+    #[schema(required, format = DateTime)]
+    previous_secret_expires_at: Option<String>,
+    /// When it was last used, to about an hour; from when the call was booked, which takes some seconds.
+    #[schema(required, format = DateTime)]
+    last_used_at: Option<String>,
     /// When it was created.
     #[schema(format = DateTime)]
     created_at: String,
@@ -45,9 +80,59 @@ pub(crate) struct ApiKey {
     created_by: UserId,
 }
 
+/// What a key may be used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[schema(as = KeyScope)]
+pub(crate) enum KeyScopeName {
+    /// Call models.
+    Models,
+    /// See usage and what is left.
+    Usage,
+    /// Sign tenant users in. Such a key sits in shipped apps: give it nothing else.
+    Login,
+}
+
+impl From<KeyScope> for KeyScopeName {
+    fn from(scope: KeyScope) -> Self {
+        match scope {
+            KeyScope::Models => Self::Models,
+            KeyScope::Usage => Self::Usage,
+            KeyScope::Login => Self::Login,
+        }
+    }
+}
+
+impl From<KeyScopeName> for KeyScope {
+    fn from(scope: KeyScopeName) -> Self {
+        match scope {
+            KeyScopeName::Models => Self::Models,
+            KeyScopeName::Usage => Self::Usage,
+            KeyScopeName::Login => Self::Login,
+        }
+    }
+}
+
+/// Whether a key is for real traffic.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum KeyMode {
+    /// It is.
+    #[default]
+    Live,
+    /// It reaches the sandbox's models and no vendor. Its calls are metered like all others.
+    Test,
+}
+
 impl From<Stored> for ApiKey {
     fn from(key: Stored) -> Self {
         Self {
+            test: key.is_test(),
+            scopes: key.scopes.iter().map(Into::into).collect(),
+            disabled: key.disabled,
+            expires_at: key.expires_at.map(rfc3339),
+            previous_secret_expires_at: key.previous_until.map(rfc3339),
+            last_used_at: key.last_used_at.map(rfc3339),
             id: key.id,
             name: key.name,
             prefix: key.prefix,
@@ -75,6 +160,47 @@ pub(crate) struct CreateApiKeyRequest {
     /// Name for people.
     #[schema(min_length = 1, max_length = 100, example = "production")]
     name: String,
+    /// What it may be used for; `models` and `usage` when left out.
+    #[schema(min_items = 1)]
+    scopes: Option<Vec<KeyScopeName>>,
+    /// From when it is refused; never when left out.
+    #[schema(format = DateTime, example = "2027-01-01T00:00:00Z")]
+    expires_at: Option<String>,
+    /// Whether it is for real traffic; it is when left out.
+    #[serde(default)]
+    mode: KeyMode,
+}
+
+/// Fields to change. What is left out stays.
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct UpdateApiKeyRequest {
+    /// Name for people.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 100)]
+    name: Option<String>,
+    /// What it may be used for.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<Vec<KeyScopeName>>, min_items = 1)]
+    scopes: Option<Vec<KeyScopeName>>,
+    /// From when it is refused; never when `null`.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    expires_at: Option<Option<String>>,
+    /// Whether it is switched off.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<bool>)]
+    disabled: Option<bool>,
+}
+
+/// How to rotate. May be left out altogether.
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RotateApiKeyRequest {
+    /// How long the old secret stays good, in seconds, a week at most. Not at all when left out.
+    #[schema(maximum = 604_800, example = 86_400)]
+    #[serde(default)]
+    overlap_seconds: u32,
 }
 
 /// A key that was created.
@@ -130,51 +256,132 @@ pub(crate) async fn list(
     operation_id = "create_api_key",
     request_body = CreateApiKeyRequest,
     security(("bearer" = [])),
-    responses(
-        (status = 201, description = "Created.", body = CreatedApiKey),
-        (status = 400, description = "The body is malformed or has an unknown field.", body = Problem, content_type = "application/problem+json"),
-        (status = 401, description = "No valid credentials.", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "Only owners and admins manage keys; or `upgrade_required`: the plan includes no more keys.", body = Problem, content_type = "application/problem+json"),
-        (status = 413, description = "The body is too large.", body = Problem, content_type = "application/problem+json"),
-        (status = 415, description = "The body is not JSON.", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "A value is not allowed; `errors` names the field.", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "Busy; try again after `Retry-After`.", body = Problem, content_type = "application/problem+json"),
-    ),
+    responses((status = 201, description = "Created.", body = CreatedApiKey), WriteRefusals),
 )]
 pub(crate) async fn create(
     Shared(state): Shared<State>,
     caller: Caller,
+    RequestOrigin(origin): RequestOrigin,
     Json(request): Json<CreateApiKeyRequest>,
 ) -> Result<Response, ApiError> {
     let scope = caller.scope(Permission::ManageKeys)?;
-    let (created_by, session) = caller.user()?;
-    must_still_hold(&state.store, scope, created_by, session).await?;
+    let (created_by, _) = caller.user()?;
+    // A token is good for ten minutes whatever happens meanwhile; a key that it makes is good for ever.
+    still_may(&state, &caller, Permission::ManageKeys).await?;
     let name = line("/name", &request.name, NAME_CHARS)?;
+    let scopes = request.scopes.map(scopes).transpose()?.unwrap_or_default();
+    let expires_at = request.expires_at.map(|text| end(&text, state.store.now())).transpose()?;
+    let secret = match request.mode {
+        KeyMode::Live => ApiKeySecret::generate(),
+        KeyMode::Test => ApiKeySecret::generate_test(),
+    };
+    let secret = secret.map_err(|error| ApiError::internal(error.to_string()))?;
     let plan = state.store.plans().get(&state.store.meter(scope).await?.plan);
-    let secret = ApiKeySecret::generate().map_err(|error| ApiError::internal(error.to_string()))?;
-    let new = NewApiKey { id: &KeyId::new(), name: &name, secret: &secret, created_by };
-    let key = state.store.create_api_key(scope, &new, plan.limits.keys).await?.ok_or_else(|| full(plan))?;
-    let created = CreatedApiKey { key: key.into(), secret: secret.expose().to_owned() };
-    Ok((StatusCode::CREATED, [(header::CACHE_CONTROL, "no-store")], Answer(created)).into_response())
+    let id = KeyId::new();
+    let new = NewApiKey { id: &id, name: &name, secret: &secret, scopes, expires_at, created_by };
+    let changes = vec![
+        change("name", None::<String>, Some(&name)),
+        change("scopes", None::<String>, Some(scopes.words())),
+        change("expires_at", None::<String>, expires_at.map(rfc3339)),
+    ];
+    let audit = audit(&caller, "api_key.created", &id, changes, &origin);
+    let key = state.store.create_api_key(scope, &new, plan.limits.keys, Some(&audit)).await?;
+    Ok((StatusCode::CREATED, shown_once(key.ok_or_else(|| full(plan))?, &secret)).into_response())
 }
 
-/// An access token is good for ten minutes whatever happens meanwhile; a key that it makes is good for ever.
-/// So the token's session, its person and their role are looked at as they are now.
-async fn must_still_hold(
-    store: &Store,
-    scope: &TenantScope,
-    user: &UserId,
-    session: &SessionId,
-) -> Result<(), ApiError> {
-    let ended = || ApiError::new(Code::Unauthenticated, "Your session has ended; sign in again.");
-    store.session(user, session).await?.ok_or_else(ended)?;
-    store.user(user).await?.filter(|user| !user.disabled).ok_or_else(ended)?;
-    let role = store.membership(user, scope.org()).await?.ok_or_else(ended)?.role;
-    if Actor::User(role).may(Permission::ManageKeys) {
-        Ok(())
-    } else {
-        Err(ApiError::new(Code::Forbidden, "Your role does not allow this any more; ask an owner or admin."))
+/// Change an API key
+///
+/// Its name, scopes, end, and whether it is switched off. Other processes learn of it within half a minute.
+#[utoipa::path(
+    patch,
+    path = "/api/v1/api-keys/{id}",
+    tag = "api keys",
+    operation_id = "update_api_key",
+    params(("id" = String, Path, description = "The key."), IfMatch),
+    request_body = UpdateApiKeyRequest,
+    security(("bearer" = [])),
+    responses(
+        (status = 200, description = "As it is now.", body = ApiKey, headers(("etag" = String, description = "Its version."))),
+        WriteRefusals,
+    ),
+)]
+pub(crate) async fn update(
+    Shared(state): Shared<State>,
+    caller: Caller,
+    ids: Ids,
+    RequestOrigin(origin): RequestOrigin,
+    IfMatch(expected): IfMatch,
+    Json(request): Json<UpdateApiKeyRequest>,
+) -> Result<Tagged<Answer<ApiKey>>, ApiError> {
+    let scope = caller.scope(Permission::ManageKeys)?;
+    still_may(&state, &caller, Permission::ManageKeys).await?;
+    let id: KeyId = ids.at(0)?;
+    let now = state.store.now();
+    let wanted = ApiKeyChange {
+        name: request.name.map(|name| line("/name", &name, NAME_CHARS)).transpose()?,
+        scopes: request.scopes.map(scopes).transpose()?,
+        expires_at: request.expires_at.map(|text| text.map(|text| end(&text, now)).transpose()).transpose()?,
+        disabled: request.disabled,
+    };
+    for _ in 0..TRIES {
+        // The old values of the log are those of the version that is changed.
+        let before = state.store.api_key(scope, &id).await?.ok_or_else(ApiError::not_found)?;
+        if !expected.holds(before.version) {
+            return Err(ApiError::stale());
+        }
+        let seen = Precondition::OneOf(vec![before.version]);
+        let audit = audit(&caller, "api_key.updated", &id, changes(&before, &wanted), &origin);
+        match state.store.change_api_key(scope, &id, &wanted, &seen, &audit).await? {
+            Changed::Stale => {}
+            other => {
+                let key = changed(other)?;
+                return Ok(Tagged(key.version, Answer(key.into())));
+            }
+        }
     }
+    Err(ApiError::stale())
+}
+
+/// Rotate an API key
+///
+/// Gives it a new secret, which is shown this once. The old one stays good for the overlap, if there is one; without,
+/// it stops working within half a minute. So does the one before, whatever its overlap was.
+#[utoipa::path(
+    post,
+    path = "/api/v1/api-keys/{id}/rotate",
+    tag = "api keys",
+    operation_id = "rotate_api_key",
+    params(("id" = String, Path, description = "The key."), IfMatch),
+    request_body(content = Option<RotateApiKeyRequest>, description = "How long the old secret stays good."),
+    security(("bearer" = [])),
+    responses((status = 200, description = "The key with its new secret.", body = CreatedApiKey), WriteRefusals),
+)]
+pub(crate) async fn rotate(
+    Shared(state): Shared<State>,
+    caller: Caller,
+    ids: Ids,
+    RequestOrigin(origin): RequestOrigin,
+    IfMatch(expected): IfMatch,
+    OptionalJson(request): OptionalJson<RotateApiKeyRequest>,
+) -> Result<Response, ApiError> {
+    let scope = caller.scope(Permission::ManageKeys)?;
+    still_may(&state, &caller, Permission::ManageKeys).await?;
+    let id: KeyId = ids.at(0)?;
+    let overlap = request.overlap_seconds;
+    if overlap > LONGEST_OVERLAP {
+        return Err(ApiError::invalid(
+            "/overlap_seconds",
+            format!("must be at most {LONGEST_OVERLAP}, which is a week"),
+        ));
+    }
+    let until = (overlap > 0).then(|| state.store.now() + Millis::from(overlap) * 1000);
+    let test = state.store.api_key(scope, &id).await?.ok_or_else(ApiError::not_found)?.is_test();
+    let secret = if test { ApiKeySecret::generate_test() } else { ApiKeySecret::generate() };
+    let secret = secret.map_err(|error| ApiError::internal(error.to_string()))?;
+    let changes = vec![change("previous_secret_expires_at", None::<String>, until.map(rfc3339))];
+    let audit = audit(&caller, "api_key.rotated", &id, changes, &origin);
+    let key = changed(state.store.rotate_api_key(scope, &id, &secret, until, &expected, &audit).await?)?;
+    Ok(shown_once(key, &secret).into_response())
 }
 
 /// Revoke an API key
@@ -185,25 +392,73 @@ async fn must_still_hold(
     path = "/api/v1/api-keys/{id}",
     tag = "api keys",
     operation_id = "revoke_api_key",
-    params(("id" = String, Path, description = "The key.")),
+    params(("id" = String, Path, description = "The key."), IfMatch),
     security(("bearer" = [])),
-    responses(
-        (status = 204, description = "Revoked."),
-        (status = 401, description = "No valid credentials.", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "Only owners and admins manage keys; an API key cannot.", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "The organization has no such key.", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "Busy; try again after `Retry-After`.", body = Problem, content_type = "application/problem+json"),
-    ),
+    responses((status = 204, description = "Revoked."), ActRefusals),
 )]
 pub(crate) async fn revoke(
     Shared(state): Shared<State>,
     caller: Caller,
-    id: Result<Path<KeyId>, ApiError>,
+    ids: Ids,
+    RequestOrigin(origin): RequestOrigin,
+    IfMatch(expected): IfMatch,
 ) -> Result<StatusCode, ApiError> {
     // The permission first: who may not revoke learns nothing from how an id is written.
     let scope = caller.scope(Permission::ManageKeys)?;
-    let Path(id) = id?;
-    if state.store.revoke_api_key(scope, &id).await? { Ok(StatusCode::NO_CONTENT) } else { Err(ApiError::not_found()) }
+    let id: KeyId = ids.at(0)?;
+    let audit = audit(&caller, "api_key.revoked", &id, vec![], &origin);
+    changed(state.store.revoke_api_key(scope, &id, &expected, &audit).await?)?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// A key with its secret, which no cache may keep.
+fn shown_once(key: Stored, secret: &ApiKeySecret) -> Response {
+    let version = key.version;
+    let created = CreatedApiKey { key: key.into(), secret: secret.expose().to_owned() };
+    Tagged(version, ([(header::CACHE_CONTROL, "no-store")], Answer(created))).into_response()
+}
+
+fn audit<'a>(
+    caller: &Caller,
+    action: &'static str,
+    id: &'a KeyId,
+    changes: Vec<Change>,
+    origin: &'a Origin,
+) -> NewAudit<'a> {
+    let actor: AuditActor = caller.audit_actor();
+    NewAudit { action, actor, target: Some(id.as_str()), changes, origin }
+}
+
+fn changes(before: &Stored, wanted: &ApiKeyChange) -> Vec<Change> {
+    let mut changes = vec![];
+    let mut set = |field, old: Option<String>, new: Option<String>| {
+        if old != new {
+            changes.push(change(field, old, new));
+        }
+    };
+    if let Some(name) = &wanted.name {
+        set("name", Some(before.name.clone()), Some(name.clone()));
+    }
+    if let Some(scopes) = wanted.scopes {
+        set("scopes", Some(before.scopes.words()), Some(scopes.words()));
+    }
+    if let Some(expires_at) = wanted.expires_at {
+        set("expires_at", before.expires_at.map(rfc3339), expires_at.map(rfc3339));
+    }
+    if let Some(disabled) = wanted.disabled {
+        set("disabled", Some(before.disabled.to_string()), Some(disabled.to_string()));
+    }
+    changes
+}
+
+fn scopes(names: Vec<KeyScopeName>) -> Result<KeyScopes, ApiError> {
+    let scopes: KeyScopes = names.into_iter().map(KeyScope::from).collect();
+    if scopes.is_empty() { Err(ApiError::invalid("/scopes", "must name one at least")) } else { Ok(scopes) }
+}
+
+fn end(text: &str, now: Millis) -> Result<Millis, ApiError> {
+    let end = parse_moment(text).map_err(|error| ApiError::invalid("/expires_at", error.to_string()))?;
+    if end > now { Ok(end) } else { Err(ApiError::invalid("/expires_at", "must be in the future")) }
 }
 
 /// The plan includes no more keys. An unlimited plan gets here only when the organization is gone.

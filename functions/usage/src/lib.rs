@@ -6,7 +6,6 @@
 //!
 //! What vendors charge the operator is in none of them.
 
-mod csv;
 mod days;
 mod figures;
 mod history;

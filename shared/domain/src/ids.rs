@@ -167,6 +167,8 @@ ids! {
     RequestId = "req_";
     /// An invitation into an organization.
     InviteId = "inv_";
+    /// An end customer of a tenant.
+    TenantUserId = "tus_";
 }
 
 #[cfg(test)]

@@ -13,8 +13,10 @@ pub mod roles;
 pub mod secret;
 pub mod time;
 pub mod usage;
+pub mod username;
 
 pub use email::Email;
-pub use ids::{InviteId, KeyId, OrgId, RequestId, SessionId, UserId};
+pub use ids::{InviteId, KeyId, OrgId, RequestId, SessionId, TenantUserId, UserId};
 pub use metering::{Amounts, Resource};
 pub use time::{Clock, Millis, Period, SystemClock};
+pub use username::Username;

@@ -30,7 +30,19 @@ impl ApiKeySecret {
     /// # Errors
     /// [`NoRandomness`].
     pub fn generate() -> Result<Self, NoRandomness> {
-        let mut text = String::from(LIVE_PREFIX);
+        Self::with_prefix(LIVE_PREFIX)
+    }
+
+    /// A new secret for test mode.
+    ///
+    /// # Errors
+    /// [`NoRandomness`].
+    pub fn generate_test() -> Result<Self, NoRandomness> {
+        Self::with_prefix(TEST_PREFIX)
+    }
+
+    fn with_prefix(prefix: &str) -> Result<Self, NoRandomness> {
+        let mut text = String::from(prefix);
         while text.len() < LIVE_PREFIX.len() + RANDOM_LEN {
             let mut bytes = [0_u8; 64];
             rand::fill(&mut bytes).map_err(|_| NoRandomness)?;

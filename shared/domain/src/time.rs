@@ -140,6 +140,24 @@ pub fn parse_day(text: &str) -> Result<Millis, PeriodError> {
     text.parse::<Date>().ok().and_then(start_of).ok_or(PeriodError)
 }
 
+/// A moment as a request names it, RFC 3339 with an offset; whole milliseconds are kept.
+///
+/// # Errors
+/// When the text is not a moment between the years 1970 and 9998.
+pub fn parse_moment(text: &str) -> Result<Millis, MomentError> {
+    let moment: Timestamp = text.parse().map_err(|_| MomentError)?;
+    let millis = moment.as_millisecond();
+    if text.len() <= 40 && (0..LATEST).contains(&millis) { Ok(millis) } else { Err(MomentError) }
+}
+
+/// 9998-01-01T00:00:00Z.
+const LATEST: Millis = 253_339_228_800_000;
+
+/// A text that is not a moment.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("must be a time with an offset, like 2026-11-20T12:00:00Z")]
+pub struct MomentError;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -153,6 +171,16 @@ mod tests {
         assert_eq!(Period::from_index(december.index()), Some(december));
         assert_eq!(day(december.start()), "2026-12-01");
         assert_eq!(rfc3339(december.start()), "2026-12-01T00:00:00.000Z");
+    }
+
+    #[test]
+    fn moments_have_an_offset() {
+        assert_eq!(parse_moment("2026-12-01T00:00:00Z").unwrap(), Period::of(1_798_000_000_000).start());
+        assert_eq!(parse_moment("2026-12-01T08:00:00.000+08:00"), parse_moment("2026-12-01T00:00:00Z"));
+        assert_eq!(rfc3339(LATEST), "9998-01-01T00:00:00.000Z");
+        for text in ["", "2026-12-01", "2026-12-01T00:00:00", "1969-12-31T23:59:59Z", "9999-01-01T00:00:00Z", "now"] {
+            assert!(parse_moment(text).is_err(), "{text:?} was taken");
+        }
     }
 
     #[test]

@@ -5,10 +5,10 @@ use aws_sdk_dynamodb::types::{AttributeValue, Put, TransactWriteItem};
 use tenantry_domain::{KeyId, Millis, RequestId, UserId, time::rfc3339};
 
 use crate::{
-    Store, TenantScope,
-    db::build,
+    Page, Store, TenantScope,
+    db::{Range, build, prefix_end},
     error::{Result, StoreError},
-    item::{Item, NewItem, s},
+    item::{Item, NewItem, Reader, s},
     keys,
     table::TTL,
 };
@@ -76,7 +76,112 @@ pub struct NewAudit<'a> {
     pub origin: &'a Origin,
 }
 
+/// A row as stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditRow {
+    /// The row's own name.
+    pub id: String,
+    /// When it was done, RFC 3339.
+    pub at: String,
+    /// What was done.
+    pub action: String,
+    /// Who did it: the id of a person or a key, or `system`.
+    pub actor: String,
+    /// The id of what it was done to.
+    pub target: Option<String>,
+    /// What changed by it: field, old value, new value.
+    pub changes: Vec<(String, Option<String>, Option<String>)>,
+    /// Address of the caller's side of the connection.
+    pub ip: Option<String>,
+    /// The program, as it calls itself.
+    pub user_agent: Option<String>,
+    /// The request's `x-request-id`.
+    pub request_id: String,
+}
+
+/// Which rows are asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AuditFilter {
+    /// From this time on.
+    pub from: Option<Millis>,
+    /// Before this time.
+    pub to: Option<Millis>,
+    /// Of this action, or of all that begin with it up to a dot: `member` for `member.removed`.
+    pub action: Option<String>,
+    /// By this actor.
+    pub actor: Option<String>,
+    /// To this target.
+    pub target: Option<String>,
+}
+
+impl AuditFilter {
+    fn fits(&self, row: &AuditRow) -> bool {
+        let action = self.action.as_deref().is_none_or(|action| {
+            row.action.strip_prefix(action).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        });
+        action
+            && self.actor.as_deref().is_none_or(|actor| actor == row.actor)
+            && self.target.as_deref().is_none_or(|target| Some(target) == row.target.as_deref())
+    }
+}
+
+/// How many rows are looked at for one page. A page of rare rows may be short, or empty, and still have a next one.
+const LOOKED_AT: usize = 1000;
+
 impl Store {
+    /// The rows that fit, newest first.
+    ///
+    /// # Errors
+    /// [`StoreError`]; [`StoreError::BadCursor`] for a cursor of another list.
+    pub async fn audit_log(
+        &self,
+        scope: &TenantScope,
+        filter: &AuditFilter,
+        limit: u16,
+        cursor: Option<&str>,
+    ) -> Result<Page<AuditRow>> {
+        let pk = keys::tenant(scope);
+        let from = keys::audits_from(filter.from.unwrap_or(0));
+        let to = filter.to.map_or_else(|| prefix_end(keys::AUDIT_PREFIX), keys::audits_from);
+        let (mut rows, mut looked_at, mut position) = (vec![], 0, cursor.map(ToOwned::to_owned));
+        if from >= to {
+            return Ok(Page { items: rows, next: None });
+        }
+        loop {
+            let range = Range {
+                cursor: position.as_deref(),
+                limit: 200,
+                newest_first: true,
+                consistent: true,
+                ..Range::between(&pk, &from, &to)
+            };
+            let (items, next) = self.page(range).await?;
+            looked_at += items.len();
+            for item in &items {
+                let row = read_audit(item)?;
+                if !filter.fits(&row) {
+                    continue;
+                }
+                if rows.len() == usize::from(limit) {
+                    // One more is there: the page ends with the row before it.
+                    return Ok(Page { items: rows, next: position });
+                }
+                rows.push(row);
+                if rows.len() == usize::from(limit) {
+                    position = item.get(keys::SK).and_then(|sk| sk.as_s().ok()).cloned();
+                }
+            }
+            let Some(next) = next else { return Ok(Page { items: rows, next: None }) };
+            if rows.len() == usize::from(limit) {
+                return Ok(Page { items: rows, next: position });
+            }
+            if looked_at >= LOOKED_AT {
+                return Ok(Page { items: rows, next: Some(next) });
+            }
+            position = Some(next);
+        }
+    }
+
     /// The row as part of a transaction: it stands in the log exactly when what it tells of has happened.
     pub(crate) fn audit_write(&self, scope: &TenantScope, row: &NewAudit<'_>) -> Result<TransactWriteItem> {
         let put = Put::builder().table_name(&*self.table).set_item(Some(self.audit_item(scope, row)));
@@ -120,4 +225,28 @@ fn change(change: &Change) -> AttributeValue {
         map.extend(value.as_ref().map(|value| (name.to_owned(), s(value))));
     }
     AttributeValue::M(map)
+}
+
+pub(crate) fn read_audit(item: &Item) -> Result<AuditRow> {
+    let reader = Reader(item);
+    let text = |name| reader.optional_text(name).map(|text| text.map(ToOwned::to_owned));
+    let mut changes = vec![];
+    for change in item.get("changes").and_then(|changes| changes.as_l().ok()).into_iter().flatten() {
+        let change = change.as_m().map_err(|_| reader.corrupt("changes are not what a row has there"))?;
+        let change = Reader(change);
+        let part = |name| change.optional_text(name).map(|text| text.map(ToOwned::to_owned));
+        changes.push((change.text("field")?.to_owned(), part("old")?, part("new")?));
+    }
+    let id = reader.text(keys::SK)?.rsplit('#').next().unwrap_or_default();
+    Ok(AuditRow {
+        id: id.to_owned(),
+        at: reader.text("at")?.to_owned(),
+        action: reader.text("action")?.to_owned(),
+        actor: reader.text("actor")?.to_owned(),
+        target: text("target")?,
+        changes,
+        ip: text("ip")?,
+        user_agent: text("user_agent")?,
+        request_id: text("request_id")?.unwrap_or_default(),
+    })
 }

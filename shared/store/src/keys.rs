@@ -6,6 +6,9 @@
 //! | `T#<org>` | `METER` | what is left, requests in flight |
 //! | `T#<org>` | `MEMBER#<usr>` | role of a member |
 //! | `T#<org>` | `KEY#<key>` | API key, for lists |
+//! | `T#<org>` | `INVITE#<inv>` | invitation
+//! | `T#<org>` | `INVITED#<sha256>` | the invitation of an address
+//! | `T#<org>` | `TUSER#<username>` | tenant user
 //! | `T#<org>` | `REC#<period>#<req>` | usage record, one per admitted request |
 //! | `T#<org>` | `ROLL#<day>#<model>#<key>#<member>#<operation>` | usage roll-up |
 //! | `T#<org>` | `CLOSE#<period>` | the meter as a period ended |
@@ -30,7 +33,8 @@ use std::collections::HashMap;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use tenantry_domain::{
-    Email, KeyId, OrgId, Period, RequestId, SessionId, UserId, one_time::Purpose, secret::sha256_hex,
+    Email, InviteId, KeyId, OrgId, Period, RequestId, SessionId, UserId, Username, one_time::Purpose,
+    secret::sha256_hex,
 };
 
 use crate::{scope::TenantScope, usage::RollUpKey};
@@ -74,7 +78,27 @@ pub(crate) fn meter(scope: &TenantScope) -> Key {
 }
 
 pub(crate) fn member(scope: &TenantScope, user: &UserId) -> Key {
-    Key::new(tenant(scope), format!("MEMBER#{user}"))
+    Key::new(tenant(scope), format!("{MEMBER_PREFIX}{user}"))
+}
+
+pub(crate) const MEMBER_PREFIX: &str = "MEMBER#";
+
+pub(crate) const INVITE_PREFIX: &str = "INVITE#";
+
+pub(crate) fn invite(scope: &TenantScope, invite: &InviteId) -> Key {
+    Key::new(tenant(scope), format!("{INVITE_PREFIX}{invite}"))
+}
+
+/// By the hash: sort keys stand in logs, and addresses do not belong there.
+pub(crate) fn invited(scope: &TenantScope, email: &Email) -> Key {
+    Key::new(tenant(scope), format!("INVITED#{}", sha256_hex(email.as_str().as_bytes())))
+}
+
+pub(crate) const TENANT_USER_PREFIX: &str = "TUSER#";
+
+/// A username has no `#`.
+pub(crate) fn tenant_user(scope: &TenantScope, username: &Username) -> Key {
+    Key::new(tenant(scope), format!("{TENANT_USER_PREFIX}{username}"))
 }
 
 pub(crate) const API_KEY_PREFIX: &str = "KEY#";
@@ -116,8 +140,15 @@ pub(crate) fn closing(scope: &TenantScope, period: Period) -> Key {
     Key::new(tenant(scope), format!("CLOSE#{period}"))
 }
 
+pub(crate) const AUDIT_PREFIX: &str = "AUDIT#";
+
 pub(crate) fn audit(scope: &TenantScope, at: i64, id: &str) -> Key {
-    Key::new(tenant(scope), format!("AUDIT#{at:015}#{id}"))
+    Key::new(tenant(scope), format!("{}{id}", audits_from(at)))
+}
+
+/// Audit rows of this time and later sort behind this, earlier ones before it.
+pub(crate) fn audits_from(at: i64) -> String {
+    format!("{AUDIT_PREFIX}{at:015}#")
 }
 
 /// `id` is a hash, so it has no `#`.

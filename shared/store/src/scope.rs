@@ -46,6 +46,12 @@ impl TenantScope {
         Self { org: membership.org.clone() }
     }
 
+    /// An invitation's token names the tenant; whoever holds one looks at the invitation's row, and at more only
+    /// when the row has the token's hash.
+    pub(crate) const fn of_invite(org: OrgId) -> Self {
+        Self { org }
+    }
+
     /// A tenant that is being created has nothing to protect yet.
     pub(crate) fn new_tenant(org: &OrgId) -> Self {
         Self { org: org.clone() }

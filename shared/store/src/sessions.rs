@@ -171,12 +171,17 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn sessions(&self, user: &UserId) -> Result<Vec<Session>> {
+        let now = self.now();
+        let sessions = self.sessions_of_any_age(user).await?;
+        Ok(sessions.into_iter().filter(|session| session.expires_at > now).collect())
+    }
+
+    /// The same with those that have expired and are still there.
+    pub(crate) async fn sessions_of_any_age(&self, user: &UserId) -> Result<Vec<Session>> {
         let (pk, to) = (keys::user_partition(user), prefix_end(keys::SESSION_PREFIX));
         let range = Range { consistent: true, ..Range::between(&pk, keys::SESSION_PREFIX, &to) };
         let items = self.all(range).await?;
-        let now = self.now();
-        let sessions = items.iter().map(read_session).collect::<Result<Vec<_>>>()?;
-        Ok(sessions.into_iter().filter(|session| session.expires_at > now).collect())
+        items.iter().map(read_session).collect()
     }
 
     /// A page of the user's sessions, the newest first.

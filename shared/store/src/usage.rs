@@ -190,6 +190,9 @@ impl Store {
                 other => other?,
             }
         }
+        if report.written > 0 {
+            self.note_key_uses(scope, events).await;
+        }
         Ok(report)
     }
 

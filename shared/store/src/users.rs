@@ -1,7 +1,7 @@
 //! Users: people, global, found by e-mail.
 
 use aws_sdk_dynamodb::types::{Put, TransactWriteItem};
-use tenantry_domain::{Email, Millis, OrgId, Period, UserId, metering::Meter, plans::Plan, roles::Role};
+use tenantry_domain::{Email, Millis, OrgId, UserId, plans::Plan};
 
 use crate::{
     Store, TenantScope, Version,
@@ -9,7 +9,7 @@ use crate::{
     error::Result,
     item::{Item, NewItem, Reader},
     keys,
-    meter::new_meter,
+    organizations::new_organization,
     version::VERSION,
 };
 
@@ -101,29 +101,8 @@ impl Store {
             .optional("full_name", user.full_name.as_deref())
             .number(VERSION, user.version.number())
             .number("created_at", now);
-        let organization = NewItem::at(&keys::organization(&scope))
-            .text("org", new.org.as_str())
-            .text("name", new.org_name)
-            .number("keys", 0)
-            .number("created_at", now);
-        let member = |key| {
-            NewItem::at(&key)
-                .text("org", new.org.as_str())
-                .text("user", user.id.as_str())
-                .text("role", Role::Owner.name())
-                .number("created_at", now)
-                .build()
-        };
-        let registered = NewItem::at(&keys::registered(new.org)).text("org", new.org.as_str());
-        let items = [
-            email.build(),
-            profile.build(),
-            organization.build(),
-            member(keys::member(&scope, &user.id)),
-            member(keys::user_org(&user.id, new.org)),
-            new_meter(&scope, &Meter::new(new.plan, Period::of(now))),
-            registered.build(),
-        ];
+        let organization = new_organization(&scope, new.org_name, new.plan, &user.id, now);
+        let items = [email.build(), profile.build()].into_iter().chain(organization);
         let mut writes = vec![];
         for item in items {
             let put = Put::builder()

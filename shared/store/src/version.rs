@@ -164,6 +164,15 @@ impl Store {
         let version = Version::read(&Reader(&item))?;
         Ok(if expected.holds(version) { Changed::Done(item) } else { Changed::Stale })
     }
+
+    /// The same where the precondition must be the reason: what else was in the way is gone by now, and the
+    /// caller is told to look again.
+    pub(crate) async fn why_changed_refused<T>(&self, key: &Key, expected: &Precondition) -> Result<Changed<T>> {
+        Ok(match self.why_refused(key, expected).await? {
+            Changed::Missing => Changed::Missing,
+            Changed::Stale | Changed::Done(_) => Changed::Stale,
+        })
+    }
 }
 
 #[cfg(test)]

@@ -126,7 +126,7 @@ pub(crate) fn meter(item: &Item) -> Result<Meter> {
 
 /// A closing row has no rate and no holds: nothing is admitted by it any more, and a hold that was open
 /// when the period ended gives back to `left` when it is settled.
-pub(super) fn closing(item: &Item) -> Result<Meter> {
+pub(crate) fn closing(item: &Item) -> Result<Meter> {
     let reader = Reader(item);
     let wrong = |name: &str| reader.corrupt(format!("{name} is not what a meter has there"));
     Ok(Meter {

@@ -16,7 +16,7 @@ use tenantry_domain::{
 };
 
 pub(crate) use guesses::Guesses;
-pub(crate) use item::{meter as read_meter, new_meter};
+pub(crate) use item::{closing as read_closing, meter as read_meter, new_meter};
 
 use crate::{
     Store, TenantScope,

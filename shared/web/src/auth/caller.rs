@@ -5,7 +5,7 @@ use axum::extract::FromRequestParts;
 use http::{HeaderMap, header, request::Parts};
 use tenantry_domain::{
     KeyId, SessionId, UserId,
-    roles::{Actor, Permission, Role},
+    roles::{Actor, KeyScopes, Permission, Role},
     secret::ApiKeySecret,
 };
 use tenantry_store::{AuditActor, TenantScope};
@@ -31,6 +31,10 @@ pub enum Identity {
         key: KeyId,
         /// The member who made it.
         created_by: UserId,
+        /// What it may be used for.
+        scopes: KeyScopes,
+        /// Whether it is for test mode.
+        test: bool,
     },
 }
 
@@ -51,7 +55,10 @@ impl Caller {
             Identity::User { role, .. } => {
                 (Actor::User(*role), "Your role does not allow this; ask an owner or admin.")
             }
-            Identity::Key { .. } => (Actor::Key, "An API key may not do this; sign in and use an access token."),
+            Identity::Key { scopes, .. } => (
+                Actor::Key(*scopes),
+                "This API key may not do this: a scope is missing, or it takes a person's access token.",
+            ),
         };
         if actor.may(permission) { Ok(&self.scope) } else { Err(ApiError::new(Code::Forbidden, help)) }
     }
@@ -82,6 +89,12 @@ impl Caller {
             Identity::Key { key, .. } => Some(key),
             Identity::User { .. } => None,
         }
+    }
+
+    /// Whether it is a key for test mode, which reaches no vendor.
+    #[must_use]
+    pub const fn is_test(&self) -> bool {
+        matches!(self.identity, Identity::Key { test: true, .. })
     }
 
     /// The caller as the audit log names them.
@@ -130,12 +143,14 @@ async fn authenticate(authenticator: &Authenticator, headers: &HeaderMap) -> Res
         let unknown = || {
             ApiError::new(
                 Code::InvalidApiKey,
-                "This API key is not valid. It may be mistyped or revoked; create one in the console or with POST /api/v1/api-keys.",
+                "This API key is not valid. It may be mistyped, revoked, switched off or expired; create one in the console or with POST /api/v1/api-keys.",
             )
         };
         let secret = ApiKeySecret::parse(credential).ok_or_else(unknown)?;
         let key = authenticator.store.api_key_by_secret(&secret).await?.ok_or_else(unknown)?;
-        return Ok(Caller { scope: key.scope, identity: Identity::Key { key: key.id, created_by: key.created_by } });
+        let (test, scopes) = (key.is_test(), key.scopes);
+        let identity = Identity::Key { key: key.id, created_by: key.created_by, scopes, test };
+        return Ok(Caller { scope: key.scope, identity });
     }
     let claims = authenticator.tokens.verify(credential, authenticator.store.now()).map_err(|error| {
         tracing::debug!(%error, "an access token was refused");

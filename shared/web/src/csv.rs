@@ -2,15 +2,21 @@
 
 use std::fmt::Display;
 
+use http::{HeaderMap, header};
+
+/// `Content-Type` of a table with column names.
+pub const CSV_TYPE: &str = "text/csv; charset=utf-8; header=present";
+
 /// A table under construction.
-pub(crate) struct Csv {
+pub struct Csv {
     out: String,
     in_row: bool,
 }
 
 impl Csv {
     /// A table with a row of column names.
-    pub(crate) fn with_header(columns: &[&str]) -> Self {
+    #[must_use]
+    pub fn with_header(columns: &[&str]) -> Self {
         let mut csv = Self { out: String::new(), in_row: false };
         for column in columns {
             csv.text(column);
@@ -21,7 +27,7 @@ impl Csv {
 
     /// A cell of text. A spreadsheet takes a text that begins like a formula for one and runs it, so such
     /// a text gets an apostrophe in front (OWASP, "CSV injection").
-    pub(crate) fn text(&mut self, text: &str) {
+    pub fn text(&mut self, text: &str) {
         self.separate();
         let formula = text.starts_with(['=', '+', '-', '@', '\t', '\r', '\n', '＝', '＋', '－', '＠']);
         let guard = if formula { "'" } else { "" };
@@ -34,24 +40,25 @@ impl Csv {
     }
 
     /// A cell of text that may be empty.
-    pub(crate) fn optional(&mut self, text: Option<&str>) {
+    pub fn optional(&mut self, text: Option<&str>) {
         self.text(text.unwrap_or(""));
     }
 
     /// A cell with a number or a truth value, which need no guard.
-    pub(crate) fn plain(&mut self, value: impl Display) {
+    pub fn plain(&mut self, value: impl Display) {
         self.separate();
         self.out.push_str(&value.to_string());
     }
 
     /// Ends the row.
-    pub(crate) fn end_row(&mut self) {
+    pub fn end_row(&mut self) {
         self.out.push_str("\r\n");
         self.in_row = false;
     }
 
     /// The table.
-    pub(crate) fn finish(self) -> String {
+    #[must_use]
+    pub fn finish(self) -> String {
         self.out
     }
 
@@ -61,6 +68,26 @@ impl Csv {
         }
         self.in_row = true;
     }
+}
+
+/// Whether CSV is asked for by name, and at least as much as JSON (RFC 9110, 12.5.1).
+#[must_use]
+pub fn wants_csv(headers: &HeaderMap) -> bool {
+    let (mut csv, mut json) = (0.0, 0.0);
+    for value in headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()) {
+        for range in value.split(',') {
+            let mut parts = range.split(';').map(str::trim);
+            let kind = parts.next().unwrap_or("").to_ascii_lowercase();
+            let quality = parts.find_map(|part| part.strip_prefix("q=").or(part.strip_prefix("Q=")));
+            let quality: f32 = quality.map_or(1.0, |text| text.parse().unwrap_or(0.0));
+            match kind.as_str() {
+                "text/csv" => csv = quality,
+                "application/json" => json = quality,
+                _ => {}
+            }
+        }
+    }
+    csv > 0.0 && csv >= json
 }
 
 #[cfg(test)]
@@ -96,5 +123,21 @@ mod tests {
         csv.plain(-1);
         csv.end_row();
         assert_eq!(csv.finish(), "name,n\r\n,-1\r\n");
+    }
+
+    #[test]
+    fn csv_must_be_asked_for() {
+        let accepts = |text: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::ACCEPT, text.parse().unwrap());
+            wants_csv(&headers)
+        };
+        for text in ["text/csv", "TEXT/CSV; q=0.9, */*;q=0.1", "application/json;q=0.5, text/csv"] {
+            assert!(accepts(text), "{text}");
+        }
+        for text in ["*/*", "text/*", "application/json", "text/csv;q=0", "application/json, text/csv;q=0.5"] {
+            assert!(!accepts(text), "{text}");
+        }
+        assert!(!wants_csv(&HeaderMap::new()));
     }
 }

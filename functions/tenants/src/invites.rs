@@ -1,0 +1,300 @@
+//! Invitations: made by owners and admins, mailed, and accepted by whoever has the address.
+
+use axum::{
+    Json as Answer,
+    extract::State as Shared,
+    response::{IntoResponse, Response},
+};
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+use tenantry_domain::{
+    Email, InviteId, Millis, UserId,
+    one_time::{OneTimeToken, Purpose},
+    plans::{Limit, Plan},
+    roles::Permission,
+    time::rfc3339,
+};
+use tenantry_store::{Accepted, AuditActor, Invite as Stored, Invited, NewAudit};
+use tenantry_web::{
+    ApiError, Caller, Code, Json, Query, Tagged,
+    auth::RoleName,
+    cursor::Cursors,
+    mail::{Content, Language, Mail},
+    origin::RequestOrigin,
+};
+use utoipa::ToSchema;
+
+use crate::{
+    ListQuery, State,
+    acting::{Acting, Ids, still_signed_in},
+    members::{GivenRole, busy, role_change},
+    organizations::{Organization, of_member},
+    refusals::{ActRefusals, ReadRefusals, WriteRefusals},
+};
+
+/// How long an invitation may be accepted: a week.
+const VALID_MINUTES: u32 = 7 * 24 * 60;
+
+/// An invitation.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Invite {
+    /// The invitation.
+    #[schema(value_type = String, example = "inv_068b0kx0fawcp8yv9p2zkv5a5r")]
+    id: InviteId,
+    /// Who is invited.
+    email: String,
+    /// What they will be.
+    role: RoleName,
+    /// Who invited them.
+    #[schema(value_type = String, example = "usr_068b0kx0fawcp8yv9p2zkv5a5r")]
+    invited_by: UserId,
+    /// When.
+    #[schema(format = DateTime)]
+    created_at: String,
+    /// Until when it may be accepted.
+    #[schema(format = DateTime)]
+    expires_at: String,
+}
+
+impl From<Stored> for Invite {
+    fn from(invite: Stored) -> Self {
+        Self {
+            id: invite.id,
+            email: invite.email.to_string(),
+            role: invite.role.into(),
+            invited_by: invite.invited_by,
+            created_at: rfc3339(invite.created_at),
+            expires_at: rfc3339(invite.expires_at),
+        }
+    }
+}
+
+/// A page of invitations.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct InviteList {
+    /// The invitations that may still be accepted, oldest first.
+    data: Vec<Invite>,
+    /// Where the next page begins; `null` on the last one.
+    #[schema(required)]
+    next_cursor: Option<String>,
+}
+
+/// Whom to invite.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct InviteRequest {
+    /// Their address.
+    #[schema(format = Email, max_length = 254, example = "grace@example.com")]
+    email: String,
+    /// What they will be.
+    role: GivenRole,
+}
+
+/// The token of a mail.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct AcceptRequest {
+    /// As it stands in the link.
+    token: String,
+}
+
+/// Invite a member
+///
+/// Mails a link to the address, good for a week and once. A newer invitation to the same address takes the place of
+/// the older one.
+#[utoipa::path(
+    post,
+    path = "/api/v1/organizations/{id}/members",
+    tag = "members",
+    operation_id = "invite_member",
+    params(("id" = String, Path, description = "The organization.")),
+    request_body = InviteRequest,
+    security(("bearer" = [])),
+    responses((status = 201, description = "Invited.", body = Invite), WriteRefusals),
+)]
+pub(crate) async fn create(
+    Shared(state): Shared<State>,
+    caller: Caller,
+    ids: Ids,
+    RequestOrigin(origin): RequestOrigin,
+    Json(request): Json<InviteRequest>,
+) -> Result<Response, ApiError> {
+    let acting = Acting::changing(&state, &caller, &ids, Permission::ManageMembers).await?;
+    let role = request.role.into();
+    if !acting.role.may_grant(role) {
+        return Err(ApiError::new(Code::Forbidden, "Nobody invites to a role above their own; ask an owner."));
+    }
+    let email: Email = request.email.parse().map_err(|error| ApiError::invalid("/email", format!("{error}")))?;
+    let plan = state.store.plans().get(&state.store.meter(&acting.scope).await?.plan);
+    // A kindness: what decides is the count when the invitation is accepted.
+    if let Limit::Of(limit) = plan.limits.members
+        && acting.organization.members >= limit
+    {
+        return Err(full(plan));
+    }
+    if let Some(known) = state.store.user_by_email(&email).await?
+        && state.store.member(&acting.scope, &known.id).await?.is_some()
+    {
+        return Err(ApiError::new(Code::Conflict, "They belong to the organization already."));
+    }
+    let now = state.store.now();
+    let invite = Stored {
+        id: InviteId::new(),
+        email,
+        role,
+        invited_by: acting.user.clone(),
+        created_at: now,
+        expires_at: now + Millis::from(VALID_MINUTES) * 60_000,
+    };
+    let token = OneTimeToken::for_invite(acting.scope.org(), &invite.id)
+        .map_err(|error| ApiError::internal(error.to_string()))?;
+    let changes = vec![role_change(None, Some(role))];
+    let audit = acting.audit("member.invited", invite.id.as_str(), changes, &origin);
+    match state.store.create_invite(&acting.scope, &invite, &token, acting.role, &audit).await? {
+        Invited::Done => {}
+        Invited::ActorChanged => return Err(busy()),
+        Invited::Gone => return Err(ApiError::not_found()),
+    }
+    let mail = mail(&state, &acting, &invite, &token).await?;
+    state.mails.send(&mail).await.map_err(|error| {
+        tracing::error!(%error, "an invitation could not be ordered");
+        ApiError::new(Code::Unavailable, "The invitation could not be mailed. Try again.")
+            .retry_after(std::time::Duration::from_secs(1))
+    })?;
+    Ok((StatusCode::CREATED, Answer(Invite::from(invite))).into_response())
+}
+
+async fn mail(state: &State, acting: &Acting, invite: &Stored, token: &OneTimeToken) -> Result<Mail, ApiError> {
+    let inviter = state.store.user(&acting.user).await?;
+    // Without a name the part of the address that people know each other by; the rest is not the invited one's.
+    let inviter = inviter.map(|user| user.full_name.unwrap_or_else(|| user.email.local_part().to_owned()));
+    let language = match acting.organization.default_language.as_deref() {
+        Some("zh") => Language::Zh,
+        _ => Language::En,
+    };
+    Ok(Mail {
+        id: format!("invite.{}", invite.id),
+        language,
+        to: invite.email.clone(),
+        content: Content::Invite {
+            organization: acting.organization.name.clone(),
+            inviter: inviter.unwrap_or_default(),
+            token: token.expose().to_owned(),
+            valid_minutes: VALID_MINUTES,
+        },
+    })
+}
+
+/// List invitations
+///
+/// Those that may still be accepted, without their tokens.
+#[utoipa::path(
+    get,
+    path = "/api/v1/organizations/{id}/invites",
+    tag = "members",
+    operation_id = "list_invites",
+    params(("id" = String, Path, description = "The organization."), ListQuery),
+    security(("bearer" = [])),
+    responses((status = 200, description = "A page of invitations.", body = InviteList), ReadRefusals),
+)]
+pub(crate) async fn list(
+    Shared(state): Shared<State>,
+    caller: Caller,
+    ids: Ids,
+    Query(query): Query<ListQuery>,
+) -> Result<Answer<InviteList>, ApiError> {
+    let acting = Acting::reading(&state, &caller, &ids, Permission::ManageMembers).await?;
+    let cursors = Cursors::new(&state.cursor_key, acting.scope.org().as_str(), "invites");
+    let position = query.cursor.as_deref().map(|cursor| cursors.open(cursor)).transpose()?;
+    let page = state.store.invites(&acting.scope, query.limit.0, position.as_deref()).await?;
+    let next_cursor = page.next.map(|position| cursors.seal(&position));
+    Ok(Answer(InviteList { data: page.items.into_iter().map(Into::into).collect(), next_cursor }))
+}
+
+/// Revoke an invitation
+///
+/// Its link is worthless at once.
+#[utoipa::path(
+    delete,
+    path = "/api/v1/organizations/{id}/invites/{invite_id}",
+    tag = "members",
+    operation_id = "revoke_invite",
+    params(
+        ("id" = String, Path, description = "The organization."),
+        ("invite_id" = String, Path, description = "The invitation."),
+    ),
+    security(("bearer" = [])),
+    responses((status = 204, description = "Revoked."), ActRefusals),
+)]
+pub(crate) async fn revoke(
+    Shared(state): Shared<State>,
+    caller: Caller,
+    ids: Ids,
+    RequestOrigin(origin): RequestOrigin,
+) -> Result<StatusCode, ApiError> {
+    let acting = Acting::changing(&state, &caller, &ids, Permission::ManageMembers).await?;
+    let id: InviteId = ids.at(1)?;
+    let audit = acting.audit("invite.revoked", id.as_str(), vec![], &origin);
+    if state.store.revoke_invite(&acting.scope, &id, &audit).await? {
+        Ok(StatusCode::NO_CONTENT)
+    } else {
+        Err(ApiError::not_found())
+    }
+}
+
+/// Accept an invitation
+///
+/// The caller, who has the address that was invited, becomes a member. Whatever is wrong with a token, or if it is
+/// another address's, the answer is the same.
+#[utoipa::path(
+    post,
+    path = "/api/v1/invites/accept",
+    tag = "members",
+    operation_id = "accept_invite",
+    request_body = AcceptRequest,
+    security(("bearer" = [])),
+    responses((status = 200, description = "The organization.", body = Organization), WriteRefusals),
+)]
+pub(crate) async fn accept(
+    Shared(state): Shared<State>,
+    caller: Caller,
+    RequestOrigin(origin): RequestOrigin,
+    Json(request): Json<AcceptRequest>,
+) -> Result<Tagged<Answer<Organization>>, ApiError> {
+    let unknown = || {
+        ApiError::new(
+            Code::NotFound,
+            "This invitation is not good (any more), or not for your address. Ask for another.",
+        )
+    };
+    let (user, _) = caller.user()?;
+    still_signed_in(&state, &caller).await?;
+    let token = OneTimeToken::parse(Purpose::Invite, &request.token).ok_or_else(unknown)?;
+    let email = state.store.user(user).await?.ok_or_else(unknown)?.email;
+    let (scope, invite) = state.store.invite_of(&token, &email).await?.ok_or_else(unknown)?;
+    let plan = state.store.plans().get(&state.store.meter(&scope).await?.plan);
+    let audit = NewAudit {
+        action: "member.joined",
+        actor: AuditActor::User(user.clone()),
+        target: Some(invite.id.as_str()),
+        changes: vec![role_change(None, Some(invite.role))],
+        origin: &origin,
+    };
+    match state.store.accept_invite(&scope, &invite, &token, user, plan.limits.members, &audit).await? {
+        Accepted::Done(_) => {}
+        Accepted::Already => return Err(ApiError::new(Code::Conflict, "You belong to the organization already.")),
+        Accepted::Full => return Err(full(plan)),
+        Accepted::Unknown => return Err(unknown()),
+    }
+    let member = state.store.organization_of(user, scope.org()).await?.ok_or_else(unknown)?;
+    of_member(&state, member).await
+}
+
+/// The plan includes no more members.
+fn full(plan: &Plan) -> ApiError {
+    let limit = plan.limits.members.or(0);
+    ApiError::new(
+        Code::UpgradeRequired,
+        format!("The plan {} includes {limit} members, and there are as many. Change to a larger plan.", plan.name),
+    )
+}

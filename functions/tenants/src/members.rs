@@ -1,0 +1,286 @@
+//! `/organizations/{id}/members`: who belongs to an organization, and as what.
+
+use axum::{Json as Answer, extract::State as Shared};
+use futures_util::future::try_join_all;
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+use tenantry_domain::{
+    UserId,
+    roles::{Permission, Role},
+    time::rfc3339,
+};
+use tenantry_store::{Change, Member as Stored, MemberChange, OfMember};
+use tenantry_web::{ApiError, Caller, Code, Json, Query, auth::RoleName, cursor::Cursors, origin::RequestOrigin};
+use utoipa::ToSchema;
+
+use crate::{
+    ListQuery, State,
+    acting::{Acting, Ids, change, forbidden},
+    refusals::{ActRefusals, ReadRefusals, WriteRefusals},
+};
+
+/// How often a change is tried while others change the same people.
+const TRIES: usize = 5;
+
+/// A member.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Member {
+    /// The person.
+    #[schema(value_type = String, example = "usr_068b0kx0fawcp8yv9p2zkv5a5r")]
+    user_id: UserId,
+    /// Their address.
+    #[schema(required)]
+    email: Option<String>,
+    /// Their name.
+    #[schema(required)]
+    full_name: Option<String>,
+    /// Their role.
+    role: RoleName,
+    /// When they joined.
+    #[schema(format = DateTime)]
+    joined_at: String,
+}
+
+/// A page of members.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct MemberList {
+    /// The members, in the order in which they registered.
+    data: Vec<Member>,
+    /// Where the next page begins; `null` on the last one.
+    #[schema(required)]
+    next_cursor: Option<String>,
+}
+
+/// A role as bodies name it.
+#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum GivenRole {
+    /// Everything, the organization itself included.
+    Owner,
+    /// Members, keys and billing.
+    Admin,
+    /// Use of the product.
+    Member,
+}
+
+impl From<GivenRole> for Role {
+    fn from(role: GivenRole) -> Self {
+        match role {
+            GivenRole::Owner => Self::Owner,
+            GivenRole::Admin => Self::Admin,
+            GivenRole::Member => Self::Member,
+        }
+    }
+}
+
+/// Another role for a member.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct UpdateMemberRequest {
+    /// The role.
+    role: GivenRole,
+}
+
+/// Who takes an organization over.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct TransferRequest {
+    /// One of its members.
+    #[schema(example = "usr_068b0kx0fawcp8yv9p2zkv5a5r")]
+    user_id: String,
+}
+
+/// List members
+///
+/// Who belongs to the organization.
+#[utoipa::path(
+    get,
+    path = "/api/v1/organizations/{id}/members",
+    tag = "members",
+    operation_id = "list_members",
+    params(("id" = String, Path, description = "The organization."), ListQuery),
+    security(("bearer" = [])),
+    responses((status = 200, description = "A page of members.", body = MemberList), ReadRefusals),
+)]
+pub(crate) async fn list(
+    Shared(state): Shared<State>,
+    caller: Caller,
+    ids: Ids,
+    Query(query): Query<ListQuery>,
+) -> Result<Answer<MemberList>, ApiError> {
+    let acting = Acting::reading(&state, &caller, &ids, Permission::ReadMembers).await?;
+    let cursors = Cursors::new(&state.cursor_key, acting.scope.org().as_str(), "members");
+    let position = query.cursor.as_deref().map(|cursor| cursors.open(cursor)).transpose()?;
+    let page = state.store.members(&acting.scope, query.limit.0, position.as_deref()).await?;
+    let data = try_join_all(page.items.into_iter().map(|member| shown(&state, member))).await?;
+    Ok(Answer(MemberList { data, next_cursor: page.next.map(|position| cursors.seal(&position)) }))
+}
+
+/// Change a member's role
+///
+/// Nobody gives a role above their own, owners are changed by owners alone, and the last owner stays one. Access
+/// tokens that are out say the old role for ten minutes at most; what manages the organization looks at the new one.
+#[utoipa::path(
+    patch,
+    path = "/api/v1/organizations/{id}/members/{user_id}",
+    tag = "members",
+    operation_id = "update_member",
+    params(
+        ("id" = String, Path, description = "The organization."),
+        ("user_id" = String, Path, description = "The member."),
+    ),
+    request_body = UpdateMemberRequest,
+    security(("bearer" = [])),
+    responses((status = 200, description = "As they are now.", body = Member), WriteRefusals),
+)]
+pub(crate) async fn update(
+    Shared(state): Shared<State>,
+    caller: Caller,
+    ids: Ids,
+    RequestOrigin(origin): RequestOrigin,
+    Json(request): Json<UpdateMemberRequest>,
+) -> Result<Answer<Member>, ApiError> {
+    let role: Role = request.role.into();
+    for _ in 0..TRIES {
+        let acting = Acting::changing(&state, &caller, &ids, Permission::ManageMembers).await?;
+        let user: UserId = ids.at(1)?;
+        let member = state.store.member(&acting.scope, &user).await?.ok_or_else(ApiError::not_found)?;
+        if !acting.role.may_change(member.role) || !acting.role.may_grant(role) {
+            return Err(above());
+        }
+        if member.role == role {
+            return shown(&state, member).await.map(Answer);
+        }
+        let changes = vec![role_change(Some(member.role), Some(role))];
+        let audit = acting.audit("member.role_changed", user.as_str(), changes, &origin);
+        let of = of(&acting, &user, member.role);
+        if settled(state.store.change_role(&acting.scope, of, role, &audit).await?)? {
+            return shown(&state, Stored { role, ..member }).await.map(Answer);
+        }
+    }
+    Err(busy())
+}
+
+/// Remove a member
+///
+/// Their sessions there end at once, their access tokens within ten minutes. API keys that they made are the
+/// organization's and stay. Everybody may remove themselves, but for the last owner.
+#[utoipa::path(
+    delete,
+    path = "/api/v1/organizations/{id}/members/{user_id}",
+    tag = "members",
+    operation_id = "remove_member",
+    params(
+        ("id" = String, Path, description = "The organization."),
+        ("user_id" = String, Path, description = "The member."),
+    ),
+    security(("bearer" = [])),
+    responses((status = 204, description = "Removed."), ActRefusals),
+)]
+pub(crate) async fn remove(
+    Shared(state): Shared<State>,
+    caller: Caller,
+    ids: Ids,
+    RequestOrigin(origin): RequestOrigin,
+) -> Result<StatusCode, ApiError> {
+    for _ in 0..TRIES {
+        let acting = Acting::changing(&state, &caller, &ids, Permission::ReadMembers).await?;
+        let user = ids.at::<UserId>(1);
+        let leaving = user.as_ref().is_ok_and(|user| *user == acting.user);
+        // Who may remove nobody else learns nothing about whom there is.
+        if !leaving && !acting.role.may_grant(Role::Member) {
+            return Err(forbidden());
+        }
+        let user = user?;
+        let member = state.store.member(&acting.scope, &user).await?.ok_or_else(ApiError::not_found)?;
+        if !leaving && !acting.role.may_change(member.role) {
+            return Err(above());
+        }
+        let action = if leaving { "member.left" } else { "member.removed" };
+        let changes = vec![role_change(Some(member.role), None)];
+        let audit = acting.audit(action, user.as_str(), changes, &origin);
+        if settled(state.store.remove_member(&acting.scope, of(&acting, &user, member.role), &audit).await?)? {
+            return Ok(StatusCode::NO_CONTENT);
+        }
+    }
+    Err(busy())
+}
+
+/// Transfer ownership
+///
+/// Makes a member an owner, and the owner who asks for it an admin.
+#[utoipa::path(
+    post,
+    path = "/api/v1/organizations/{id}/transfer",
+    tag = "members",
+    operation_id = "transfer_organization",
+    params(("id" = String, Path, description = "The organization.")),
+    request_body = TransferRequest,
+    security(("bearer" = [])),
+    responses((status = 200, description = "The new owner.", body = Member), WriteRefusals),
+)]
+pub(crate) async fn transfer(
+    Shared(state): Shared<State>,
+    caller: Caller,
+    ids: Ids,
+    RequestOrigin(origin): RequestOrigin,
+    Json(request): Json<TransferRequest>,
+) -> Result<Answer<Member>, ApiError> {
+    let nobody = || ApiError::invalid("/user_id", "is not a member of this organization");
+    for _ in 0..TRIES {
+        let acting = Acting::changing(&state, &caller, &ids, Permission::OwnOrganization).await?;
+        let user: UserId = request.user_id.parse().map_err(|_| nobody())?;
+        let member = state.store.member(&acting.scope, &user).await?.ok_or_else(nobody)?;
+        if member.role == Role::Owner {
+            return Err(ApiError::new(Code::Conflict, "They own the organization already."));
+        }
+        let changes = vec![role_change(Some(member.role), Some(Role::Owner))];
+        let audit = acting.audit("organization.transferred", user.as_str(), changes, &origin);
+        let of = of(&acting, &user, member.role);
+        if settled(state.store.transfer_ownership(&acting.scope, of, &audit).await?)? {
+            return shown(&state, Stored { role: Role::Owner, ..member }).await.map(Answer);
+        }
+    }
+    Err(busy())
+}
+
+fn of<'a>(acting: &'a Acting, user: &'a UserId, role: Role) -> OfMember<'a> {
+    OfMember { actor: &acting.user, actor_role: acting.role, user, role }
+}
+
+/// Whether the change was made; if not, it is to be looked at again.
+fn settled(change: MemberChange) -> Result<bool, ApiError> {
+    match change {
+        MemberChange::Done => Ok(true),
+        MemberChange::ActorChanged | MemberChange::MemberChanged => Ok(false),
+        MemberChange::LastOwner => {
+            Err(ApiError::new(Code::Conflict, "An organization has an owner. Make somebody else one first."))
+        }
+        MemberChange::Gone => Err(ApiError::not_found()),
+    }
+}
+
+fn above() -> ApiError {
+    ApiError::new(Code::Forbidden, "This is about a role above your own; ask an owner.")
+}
+
+/// The same people were changed by others each time.
+pub(crate) fn busy() -> ApiError {
+    ApiError::new(Code::Unavailable, "Others are changing the same at this moment. Try again.")
+        .retry_after(std::time::Duration::from_secs(1))
+}
+
+pub(crate) fn role_change(old: Option<Role>, new: Option<Role>) -> Change {
+    change("role", old.map(Role::name), new.map(Role::name))
+}
+
+async fn shown(state: &State, member: Stored) -> Result<Member, ApiError> {
+    let user = state.store.user(&member.user).await?;
+    Ok(Member {
+        user_id: member.user,
+        email: user.as_ref().map(|user| user.email.to_string()),
+        full_name: user.and_then(|user| user.full_name),
+        role: member.role.into(),
+        joined_at: rfc3339(member.joined_at),
+    })
+}
