@@ -102,6 +102,17 @@ pub(crate) fn stack(sam: &Environment, target: &Target) -> Result {
     run(target.prepare(fill.args(["-B", "infra/fill_secrets.py", &target.stack]).stdin(Stdio::null())))
 }
 
+/// Takes the key of access tokens one step further; `at_once` without waiting for the tokens of the step before.
+pub(crate) fn rotate(target: &Target, at_once: bool) -> Result {
+    let sam = SAM.prepare()?;
+    let mut rotate = sam.program("python");
+    rotate.args(["-B", "infra/fill_secrets.py", &target.stack, "rotate"]);
+    if at_once {
+        rotate.arg("now");
+    }
+    run(target.prepare(rotate.stdin(Stdio::null())))
+}
+
 /// The template with a mark of the parameters' values in every function: SAM publishes a new version, which `live` then
 /// points at, only when the text of a function has changed.
 fn marked(template: &str, parameters: &[String]) -> Result<String> {

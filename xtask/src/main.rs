@@ -52,6 +52,18 @@ enum Command {
         /// Parameters of the template beside those of the target, `Name=value`
         parameters: Vec<String>,
     },
+    /// Take the key of access tokens one step further, as docs/operations.md says
+    Rotate {
+        /// A target of samconfig.toml: local, staging, prod
+        #[arg(long, default_value = "staging")]
+        target: String,
+        /// Address of an emulator, for the target `local`
+        #[arg(long, env = "AWS_ENDPOINT_URL")]
+        endpoint: Option<String>,
+        /// Do not wait for the tokens of the step before: the key is in the wrong hands
+        #[arg(long)]
+        now: bool,
+    },
     /// Write docs/openapi.json and infra/api.yaml
     Openapi {
         /// Write nothing; fail when a file is stale
@@ -97,6 +109,7 @@ fn execute(command: Command) -> Result {
             }
             deploy::deploy(&target)
         }
+        Command::Rotate { target, endpoint, now } => deploy::rotate(&deploy::Target::find(&target, endpoint)?, now),
         Command::Openapi { check } => {
             let document = openapi::document()?;
             if check { openapi::check(&document) } else { openapi::write(&document) }

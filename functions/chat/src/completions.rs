@@ -48,7 +48,7 @@ pub(crate) async fn create(
     require_json(http_request.headers())?;
     let body = body(http_request, &()).await?;
     let request = ChatRequest::parse(&body)?;
-    let (model, provider) = state.0.models.find(&request.model)?;
+    let (model, provider) = state.0.models.find(&request.model, &caller)?;
     if model.kind != ModelKind::Chat {
         return Err(ApiError::invalid("/model", "is not a chat model; use POST /api/v1/embeddings"));
     }

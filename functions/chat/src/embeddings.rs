@@ -43,7 +43,7 @@ pub(crate) async fn create(
     require_json(http_request.headers())?;
     let body = body(http_request, &()).await?;
     let request = EmbeddingsRequest::parse(&body)?;
-    let (model, provider) = state.0.models.find(&request.model)?;
+    let (model, provider) = state.0.models.find(&request.model, &caller)?;
     if model.kind != ModelKind::Embedding {
         return Err(ApiError::invalid("/model", "is not an embedding model; use POST /api/v1/chat/completions"));
     }

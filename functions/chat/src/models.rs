@@ -30,6 +30,8 @@ pub struct Models {
     vendors: HashMap<String, Arc<dyn Provider>>,
     /// Serves the models of vendors that have no key of their own.
     gateway: Option<Arc<dyn Provider>>,
+    /// Serves keys for test mode, whatever vendors there are.
+    sandbox: Arc<dyn Provider>,
 }
 
 impl Models {
@@ -62,10 +64,11 @@ impl Models {
             }
             vendors.insert(vendor.id.clone(), upstream);
         }
+        let sandbox: Arc<dyn Provider> = Arc::new(SandboxProvider::new());
         if vendors.is_empty() && env.parsed("SANDBOX_MODELS", false)? {
-            vendors.insert(SANDBOX.to_owned(), Arc::new(SandboxProvider::new()));
+            vendors.insert(SANDBOX.to_owned(), sandbox.clone());
         }
-        Ok(Self { catalogue, vendors, gateway })
+        Ok(Self { catalogue, vendors, gateway, sandbox })
     }
 
     fn provider(&self, model: &Model) -> Option<&Arc<dyn Provider>> {
@@ -78,17 +81,33 @@ impl Models {
         self.catalogue.models().filter(|model| self.provider(model).is_some())
     }
 
-    /// The model called `id` and its provider.
+    /// The models that this caller can call.
+    fn available_to(&self, caller: &Caller) -> impl Iterator<Item = &Arc<Model>> {
+        let test = caller.is_test();
+        self.catalogue.models().filter(move |model| self.provider_for(model, test).is_some())
+    }
+
+    /// Test mode has the sandbox's models and no others; no vendor hears of it.
+    fn provider_for(&self, model: &Model, test: bool) -> Option<&Arc<dyn Provider>> {
+        if test { Some(&self.sandbox).filter(|_| model.vendor == SANDBOX) } else { self.provider(model) }
+    }
+
+    /// The model called `id` and its provider, for this caller.
     ///
     /// # Errors
     /// 404 `model_not_found`.
-    pub(crate) fn find(&self, id: &str) -> Result<(Arc<Model>, Arc<dyn Provider>), ApiError> {
+    pub(crate) fn find(&self, id: &str, caller: &Caller) -> Result<(Arc<Model>, Arc<dyn Provider>), ApiError> {
         let missing = |text: String| ApiError::field(Code::ModelNotFound, "/model", text);
         let model = self.catalogue.model(id).ok_or_else(|| {
             let id: String = id.chars().take(64).collect();
             missing(format!("There is no model `{id}` here; GET /api/v1/models lists those there are."))
         })?;
-        let provider = self.provider(model).ok_or_else(|| {
+        let provider = self.provider_for(model, caller.is_test()).ok_or_else(|| {
+            if caller.is_test() {
+                return missing(format!(
+                    "A key for test mode cannot call `{id}`; GET /api/v1/models lists what it can."
+                ));
+            }
             missing(format!(
                 "The vendor of `{id}` is not configured here; GET /api/v1/models lists the models that are."
             ))
@@ -144,7 +163,7 @@ pub(crate) struct ModelList {
 )]
 pub(crate) async fn list(State(state): State<crate::State>, caller: Caller) -> Result<axum::Json<ModelList>, ApiError> {
     caller.scope(Permission::CallModels)?;
-    let data = state.0.models.available().map(|model| ModelCard::of(model)).collect();
+    let data = state.0.models.available_to(&caller).map(|model| ModelCard::of(model)).collect();
     Ok(axum::Json(ModelList { object: "list", data }))
 }
 
@@ -160,6 +179,6 @@ pub(crate) async fn retrieve(
     Path(id): Path<String>,
 ) -> Result<axum::Json<ModelCard>, ApiError> {
     caller.scope(Permission::CallModels)?;
-    let (model, _) = state.0.models.find(&id)?;
+    let (model, _) = state.0.models.find(&id, &caller)?;
     Ok(axum::Json(ModelCard::of(&model)))
 }

@@ -33,6 +33,8 @@ pub(crate) struct Caller {
 
 pub(crate) struct Stage {
     pub(crate) platform: Platform,
+    /// The vendor that answers for as long as this lives.
+    _upstream: Upstream,
     pub(crate) own: Tenant,
     /// The owner first.
     pub(crate) callers: Vec<Caller>,
@@ -43,7 +45,8 @@ pub(crate) struct Stage {
 
 impl Stage {
     pub(crate) async fn set() -> Self {
-        let platform = Platform::start(Setup::default().upstream(&Upstream::start().await)).await;
+        let upstream = Upstream::start().await;
+        let platform = Platform::start(Setup::default().upstream(&upstream)).await;
         let (own, foreign) = (platform.tenant("team").await, platform.tenant("team").await);
         let owner = token(&platform.login(&own).await);
         let other = token(&platform.login(&foreign).await);
@@ -57,7 +60,7 @@ impl Stage {
         platform.quiesce().await;
         let program = own.api_key.clone();
         let named = |name, credential| Caller { name, credential };
-        let mut stage = Self { platform, own, callers: vec![named("an owner", owner)], foreign, other };
+        let mut stage = Self { platform, _upstream: upstream, own, callers: vec![named("an owner", owner)], foreign, other };
         stage.fill_the_other().await;
         for (name, role) in [("an admin", "admin"), ("a member", "member")] {
             let token = stage.join(&stage.own, &stage.callers[0].credential, role).await.token;
