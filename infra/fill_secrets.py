@@ -18,20 +18,24 @@ def main(stack: str) -> None:
     cloudformation = boto3.client("cloudformation")
     outputs = cloudformation.describe_stacks(StackName=stack)["Stacks"][0]["Outputs"]
     ids = {output["OutputKey"]: output["OutputValue"] for output in outputs}
-    identity, platform, vendors = (ids[f"{name}SecretId"] for name in ("Identity", "Platform", "Vendors"))
+    names = ("Identity", "Tokens", "Platform", "Vendors")
+    identity, tokens, platform, vendors = (ids[f"{name}SecretId"] for name in names)
     manager = boto3.client("secretsmanager")
 
     # The two halves of the key belong together. The public half is written first: a run that is cut off in between leaves
     # a pair that the next run replaces, and never a signing key whose tokens nobody can check.
     if "JWT_SIGNING_KEY" not in read(manager, identity):
         signing_key, jwks = new_key()
-        kept = read(manager, platform)
-        kept.setdefault("SECRET_KEY", base64.b64encode(secrets.token_bytes(32)).decode())
-        write(manager, platform, {**kept, "JWT_JWKS": jwks})
+        write(manager, tokens, {"JWT_JWKS": jwks})
         write(manager, identity, {"JWT_SIGNING_KEY": signing_key})
-        print("made the keys of access tokens, refresh tokens and cursors")
+        print("made the key of access tokens")
     else:
-        print("the platform's keys are there")
+        print("the key of access tokens is there")
+    if "SECRET_KEY" not in read(manager, platform):
+        write(manager, platform, {"SECRET_KEY": base64.b64encode(secrets.token_bytes(32)).decode()})
+        print("made the key of refresh tokens and cursors")
+    else:
+        print("the key of refresh tokens and cursors is there")
     if not read(manager, vendors):
         # An empty object: a secret without a value cannot be read, and the gateway reads it.
         write(manager, vendors, {})

@@ -2,11 +2,13 @@
 
 use std::{fmt::Write as _, sync::LazyLock};
 
+use aws_lc_rs::digest;
 use axum::{
     Router,
     response::{Html, IntoResponse},
     routing::get,
 };
+use data_encoding::BASE64;
 use http::header;
 use utoipa::openapi::{
     Info, OpenApi, OpenApiBuilder, Server,
@@ -19,6 +21,20 @@ const SCALAR: &str = "https://cdn.jsdelivr.net/npm/@scalar/api-reference@1.25.0/
 /// Its content: people paste keys into the page, so no other script may stand in (W3C Subresource Integrity).
 const SCALAR_INTEGRITY: &str = "sha384-aYYa3Qxeo6+Z48D3AmUywxDcZRSrJHutGAgpJiBtkiofix52Px1F0p8tFptEbnNX";
 
+/// What shows the viewer once it is loaded.
+const START: &str = "if (window.Scalar) { document.getElementById('app').innerHTML = ''; \
+                     Scalar.createApiReference('#app', { url: '/api/v1/openapi.json' }) }";
+
+/// The page runs the two scripts above and no other, and sends what is pasted into it nowhere but here. The viewer
+/// makes its styles while it runs, and fetches its fonts.
+static POLICY: LazyLock<String> = LazyLock::new(|| {
+    let start = BASE64.encode(digest::digest(&digest::SHA256, START.as_bytes()).as_ref());
+    format!(
+        "default-src 'none'; script-src {SCALAR} 'sha256-{start}'; style-src 'unsafe-inline'; \
+         font-src https://fonts.scalar.com data:; img-src 'self' data: blob:; connect-src 'self'; \
+         base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
+});
 static DOCUMENT: LazyLock<OpenApi> = LazyLock::new(document);
 static JSON: LazyLock<String> = LazyLock::new(|| DOCUMENT.to_pretty_json().unwrap_or_default() + "\n");
 static PAGE: LazyLock<String> = LazyLock::new(page);
@@ -83,7 +99,8 @@ fn tell_function(part: &mut OpenApi, function: &str) {
 
 /// `/docs` and `/api/v1/openapi.json`.
 pub(crate) fn router() -> Router {
-    Router::new().route("/docs", get(|| async { Html(PAGE.as_str()) })).route(
+    let page = || async { ([(header::CONTENT_SECURITY_POLICY, POLICY.as_str())], Html(PAGE.as_str())) };
+    Router::new().route("/docs", get(page)).route(
         "/api/v1/openapi.json",
         get(|| async { ([(header::CONTENT_TYPE, "application/json")], JSON.as_str()).into_response() }),
     )
@@ -115,12 +132,11 @@ fn page() -> String {
          The interactive viewer is loaded from the network; this list needs none.</p>\
          <table>{rows}</table></div>\
          <script src=\"{SCALAR}\" integrity=\"{SCALAR_INTEGRITY}\" crossorigin=\"anonymous\"></script>\
-         <script>if (window.Scalar) {{ document.getElementById('app').innerHTML = ''; \
-         Scalar.createApiReference('#app', {{ url: '/api/v1/openapi.json' }}) }}</script>\
+         <script>{START}</script>\
          </body></html>\n"
     )
 }
 
-fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

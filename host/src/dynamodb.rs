@@ -147,7 +147,10 @@ impl Embedded {
         }
     }
 
-    fn serve(&self, operation: &str, body: &[u8]) -> (u16, String) {
+    /// Answers one request of the wire protocol: the operation that `X-Amz-Target` names, and the JSON of its body.
+    /// Returns the status and the JSON of the answer.
+    #[must_use]
+    pub fn serve(&self, operation: &str, body: &[u8]) -> (u16, String) {
         let Some(capacity) = &self.capacity else { return self.answer(operation, body) };
         if matches!(operation, "CreateTable" | "UpdateTimeToLive") {
             return self.answer(operation, body);

@@ -4,6 +4,7 @@
 pub mod demo;
 pub mod docs;
 pub mod dynamodb;
+mod inbox;
 mod jobs;
 mod mails;
 pub mod queue;
@@ -145,7 +146,7 @@ impl Platform {
         let queue_file = data_dir.as_deref().map(|folder| folder.join("queue.sqlite"));
         let queue = LocalQueue::open(queue_file.as_deref()).map_err(|error| HostError::Database(error.to_string()))?;
 
-        let store = Store::new(engine.client(), TABLE, plans, clock);
+        let store = Store::new(engine.client(), TABLE, plans, clock.clone());
         store.create_table().await?;
         let signing = secrets.signing_key(ISSUER)?;
         let tokens = Arc::new(TokenVerifier::from_jwks(&signing.jwks(), ISSUER)?);
@@ -157,7 +158,7 @@ impl Platform {
             ("PUBLIC_URL", "http://localhost:8787"),
             ("CORS_ORIGINS", DEVELOPMENT_ORIGINS),
         ]);
-        let mails = Mails::open(data_dir.as_deref(), &env, &store)?;
+        let mails = Mails::open(data_dir.as_deref(), &env, &store, clock)?;
         let jobs = Jobs::new(&store);
         let models = tenantry_chat::Models::from_env(&env)?;
         let waits = tenantry_chat::Waits::from_env(&env)?;
@@ -182,7 +183,7 @@ impl Platform {
             )),
             tenantry_usage::router(tenantry_usage::State::new(store.clone(), authenticator, secrets.secret_key())),
             tenantry_chat::router(chat.clone()),
-            around(docs::router(), ErrorShape::Problem, BODY_LIMIT),
+            around(docs::router().merge(inbox::router(mails.inbox())), ErrorShape::Problem, BODY_LIMIT),
         ];
         let own = Router::new().route("/healthz", get(|| async { "ok" })).fallback(not_found);
         let router = routes.into_iter().fold(around(own, ErrorShape::Problem, BODY_LIMIT), Router::merge);

@@ -3,7 +3,7 @@
 
 use std::{path::Path, sync::Arc};
 
-use tenantry_domain::Millis;
+use tenantry_domain::{Clock, Millis};
 use tenantry_mailer::{Outbox, Site, State, deliver};
 use tenantry_store::Store;
 use tenantry_web::{
@@ -14,28 +14,34 @@ use tokio::sync::watch;
 
 use crate::{
     HostError,
+    inbox::Inbox,
     queue::{Consumer, LocalQueue},
 };
 
 /// How long a mail stays claimed by a process that died over it.
 const CLAIM: Millis = 60_000;
 
-/// The mail queue, its consumer and its outbox. Cheap to clone.
+/// The mail queue, its consumer and the inbox that takes what is not sent. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Mails {
     queue: LocalQueue,
-    outbox: Arc<Outbox>,
+    inbox: Arc<Inbox>,
     state: State,
     store: Store,
 }
 
 impl Mails {
-    pub(crate) fn open(folder: Option<&Path>, env: &Env, store: &Store) -> Result<Self, HostError> {
+    pub(crate) fn open(
+        folder: Option<&Path>,
+        env: &Env,
+        store: &Store,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, HostError> {
         let file = folder.map(|folder| folder.join("mail.sqlite"));
         let queue = LocalQueue::open(file.as_deref()).map_err(|error| HostError::Database(error.to_string()))?;
-        let outbox = Arc::new(Outbox::default());
-        let state = State::new(store.clone(), outbox.clone(), Site::from_env(env)?);
-        Ok(Self { queue, outbox, state, store: store.clone() })
+        let inbox = Arc::new(Inbox::new(clock));
+        let state = State::new(store.clone(), inbox.clone(), Site::from_env(env)?);
+        Ok(Self { queue, inbox, state, store: store.clone() })
     }
 
     pub(crate) const fn queue(&self) -> &LocalQueue {
@@ -43,7 +49,11 @@ impl Mails {
     }
 
     pub(crate) fn outbox(&self) -> &Outbox {
-        &self.outbox
+        self.inbox.outbox()
+    }
+
+    pub(crate) fn inbox(&self) -> Arc<Inbox> {
+        self.inbox.clone()
     }
 
     pub(crate) async fn deliver(&self) -> Result<(usize, usize), rusqlite::Error> {

@@ -91,6 +91,7 @@ fn greet(platform: &Platform, demo: &Demo, arguments: &Arguments) {
          sign in    {email}  {password}\n  \
          models     {count} ({note})\n  \
          docs       {site}/docs\n  \
+         inbox      {site}/_dev/inbox\n  \
          saved in   {saved}\n\n\
          Make the first call:\n\n  \
          curl {base_url}/chat/completions \\\n    \

@@ -2,12 +2,15 @@
 
     journeys.py first <stack>      after the first deployment
     journeys.py upgraded <stack>   after a second one
+    journeys.py restored <stack>   the drill of docs/operations.md: export, wipe, restore
 
 Nothing here waits for a time to pass, only for something to come true, with a deadline.
 """
 
+import gzip
 import json
 import pathlib
+import subprocess
 import sys
 import time
 import uuid
@@ -15,8 +18,10 @@ from datetime import datetime, timedelta, timezone
 
 from platform_under_test import Failed, Platform, until
 
-# What the second part needs to know of the first.
+# What the other parts need to know of the first.
 KEPT = pathlib.Path("target/e2e/kept.json")
+# Where the drill puts its copies.
+COPIES = pathlib.Path("target/e2e/copies")
 
 PASSWORD = "correct horse battery staple 7"
 CALL = {"model": "sandbox/echo", "messages": [{"role": "user", "content": "Hello, cloud."}], "max_tokens": 64}
@@ -45,11 +50,32 @@ def upgraded(platform: Platform) -> None:
     step("and is metered", lambda: booked(platform, tenant, [usage], before=kept["calls"]))
 
 
+def restored(platform: Platform) -> None:
+    tenant = json.loads(KEPT.read_text())["tenant"]
+    step("nothing is on its way", lambda: at_rest(platform))
+    # No function has seen this key, so none remembers it: functions believe a key for half a minute.
+    unseen = step("a key is made", lambda: new_key(platform, tenant))
+    records = all_records(platform, tenant)
+    before = step("the table is exported", lambda: exported(platform, "before"))
+    step("and wiped: nobody is known any more", lambda: wiped(platform, tenant, unseen))
+    step("it is restored", lambda: say(table("restore", platform.stack, before)))
+    after = step("and exported again", lambda: exported(platform, "after"))
+    step("every item is as it was", lambda: same_items(before, after))
+    step("usage is as it was", lambda: same(all_records(platform, {"key": unseen["secret"]}), records))
+    usage = step("the old key works", lambda: chat(platform, tenant))
+    step("and is metered", lambda: booked(platform, tenant, [usage], before=len(records)))
+    step("the new one is revoked", lambda: revoke(platform, tenant, unseen))
+
+
 def step(name: str, work):
     started = time.monotonic()
     made = work()
-    print(f"   {name}: ok, {time.monotonic() - started:.1f} s", flush=True)
+    say(f"{name}: ok, {time.monotonic() - started:.1f} s")
     return made
+
+
+def say(what: str) -> None:
+    print(f"   {what}", flush=True)
 
 
 # ── Accounts ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -210,6 +236,59 @@ def same_data(platform: Platform, tenant: dict, kept: dict) -> None:
     same(len(all_records(platform, tenant)), kept["calls"])
 
 
+# ── Backup ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def at_rest(platform: Platform) -> None:
+    for queue in ("UsageQueueUrl", "JobQueueUrl", "MailQueueUrl"):
+        until(f"{queue} to be empty", lambda: platform.depth(platform.outputs[queue], hidden=True) == 0)
+
+
+def new_key(platform: Platform, tenant: dict) -> dict:
+    return platform.call("POST", "/api/v1/api-keys", {"name": "drill"}, token=sign_in(platform, tenant), expect=201)
+
+
+def revoke(platform: Platform, tenant: dict, key: dict) -> None:
+    platform.call("DELETE", f"/api/v1/api-keys/{key['id']}", token=sign_in(platform, tenant), expect=204)
+
+
+def exported(platform: Platform, name: str) -> pathlib.Path:
+    COPIES.mkdir(parents=True, exist_ok=True)
+    copy = COPIES / f"{name}.jsonl.gz"
+    copy.unlink(missing_ok=True)
+    say(table("export", platform.stack, copy))
+    # The file has as many lines as the table has items.
+    same(len(lines(copy)), int(table("count", platform.stack)))
+    return copy
+
+
+def wiped(platform: Platform, tenant: dict, unseen: dict) -> None:
+    platform.wipe()
+    same(table("count", platform.stack), "0")
+    person = {"email": tenant["email"], "password": PASSWORD}
+    platform.call("POST", "/api/v1/auth/login", person, expect=401)
+    platform.call("GET", "/api/v1/usage/records", token=unseen["secret"], expect=401)
+
+
+def same_items(before: pathlib.Path, after: pathlib.Path) -> None:
+    same(len(lines(after)), len(lines(before)))
+    true(lines(after) == lines(before), f"{before} and {after} differ")
+
+
+def lines(copy: pathlib.Path) -> list[str]:
+    with gzip.open(copy, "rt", encoding="utf-8") as text:
+        return sorted(text)
+
+
+def table(*arguments) -> str:
+    """infra/table.py, as an operator runs it."""
+    done = subprocess.run(
+        [sys.executable, "-B", "infra/table.py", *map(str, arguments)], capture_output=True, text=True
+    )
+    true(done.returncode == 0, f"table.py {' '.join(map(str, arguments))}: {done.stderr}")
+    return done.stdout.strip()
+
+
 # ── Comparing ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -230,6 +309,6 @@ def len_is(found: list, wanted: int) -> list | None:
 if __name__ == "__main__":
     part, stack = sys.argv[1:]
     try:
-        {"first": first, "upgraded": upgraded}[part](Platform(stack))
+        {"first": first, "upgraded": upgraded, "restored": restored}[part](Platform(stack))
     except Failed as failed:
         sys.exit(f"\ne2e, {part}: {failed}")

@@ -71,6 +71,17 @@ class Platform:
         found = self.dynamodb.get_item(TableName=self.outputs["TableName"], Key=key, ConsistentRead=True)
         return found.get("Item")
 
+    def wipe(self) -> None:
+        """Deletes every item of an emulated table."""
+        if not self.dynamodb.meta.endpoint_url.startswith("http://127.0.0.1:"):
+            raise Failed(f"{self.dynamodb.meta.endpoint_url} is no emulator on this machine")
+        name = self.outputs["TableName"]
+        pages = self.dynamodb.get_paginator("scan").paginate(
+            TableName=name, ConsistentRead=True, ProjectionExpression="pk, sk"
+        )
+        for key in [key for page in pages for key in page["Items"]]:
+            self.dynamodb.delete_item(TableName=name, Key=key)
+
     # ── Queues
 
     def depth(self, queue: str, hidden: bool = False) -> int:

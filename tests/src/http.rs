@@ -13,12 +13,13 @@ use tenantry_domain::{
     OrgId, SystemClock, UserId,
     plans::{DEFAULT_PLANS, Plans},
 };
-use tenantry_host::{dynamodb::Embedded, queue::LocalQueue};
+use tenantry_host::dynamodb::Embedded;
 use tenantry_store::Store;
 use tenantry_web::{
     Authenticator,
     auth::{SigningKey, TokenVerifier},
-    mail::MailQueue,
+    mail::{Mail, MailQueue},
+    queue::{BoxFuture, QueueError},
 };
 use tower::ServiceExt as _;
 
@@ -84,6 +85,20 @@ pub struct Rows {
     router: Router,
     hasher: Hasher,
     signing: Arc<SigningKey>,
+    ordered: Arc<Ordered>,
+}
+
+/// Keeps the mails that are ordered.
+#[derive(Default)]
+struct Ordered(tokio::sync::Mutex<Vec<Value>>);
+
+impl MailQueue for Ordered {
+    fn send<'a>(&'a self, mail: &'a Mail) -> BoxFuture<'a, Result<(), QueueError>> {
+        Box::pin(async move {
+            self.0.lock().await.push(serde_json::to_value(mail).expect("a mail"));
+            Ok(())
+        })
+    }
 }
 
 /// What a stage is made of.
@@ -94,8 +109,8 @@ pub struct Stage {
     pub signing_key: Vec<u8>,
     /// The published keys; those of the signing key when there is none.
     pub jwks: Option<String>,
-    /// Where mails are ordered.
-    pub mails: Arc<dyn MailQueue>,
+    /// Where mails are ordered; kept for [`Rows::mails`] when there is none.
+    pub mails: Option<Arc<dyn MailQueue>>,
     /// What an address has to prove.
     pub verification: EmailVerification,
 }
@@ -106,7 +121,7 @@ impl Default for Stage {
             hasher: Hasher::default(),
             signing_key: SigningKey::generate().expect("randomness"),
             jwks: None,
-            mails: Arc::new(LocalQueue::open(None).expect("a queue")),
+            mails: None,
             verification: EmailVerification::Optional,
         }
     }
@@ -126,6 +141,7 @@ impl Rows {
     /// A stage made of these.
     pub async fn on(stage: Stage) -> Self {
         let Stage { hasher, signing_key, jwks, mails, verification } = stage;
+        let ordered = Arc::new(Ordered::default());
         let client = Embedded::in_memory().expect("an engine").client();
         let plans = Plans::parse(DEFAULT_PLANS).expect("the default plans");
         let store = Store::new(client.clone(), TABLE, plans, Arc::new(SystemClock));
@@ -134,6 +150,7 @@ impl Rows {
         let jwks = jwks.unwrap_or_else(|| signing.jwks());
         let tokens = Arc::new(TokenVerifier::from_jwks(&jwks, ISSUER).expect("public keys"));
         let authenticator = Authenticator { store: store.clone(), tokens };
+        let mails: Arc<dyn MailQueue> = mails.unwrap_or_else(|| ordered.clone());
         let auth = tenantry_auth::State::new(
             store.clone(),
             authenticator.clone(),
@@ -145,7 +162,12 @@ impl Rows {
         );
         let tenants = tenantry_tenants::State::new(store, authenticator, &[1; 32], mails);
         let router = tenantry_auth::router(auth).merge(tenantry_tenants::router(tenants));
-        Self { client, router, hasher, signing }
+        Self { client, router, hasher, signing, ordered }
+    }
+
+    /// The mails that were ordered, oldest first.
+    pub async fn mails(&self) -> Vec<Value> {
+        self.ordered.0.lock().await.clone()
     }
 
     /// What hashes the passwords.

@@ -1,9 +1,15 @@
-//! What the integration tests share: a platform in the process, and a model vendor of their own.
+//! What the integration tests share: a platform in the process, a model vendor of their own, and for the release
+//! binaries what surrounds a function on AWS.
 
 #![allow(clippy::expect_used, clippy::panic, reason = "a test fails by panicking, also in its helpers")]
 
+pub mod accounts;
+pub mod aws;
+pub mod event;
+pub mod function;
 pub mod http;
 pub mod jobs;
 pub mod platform;
 pub mod process;
+pub mod runtime_api;
 pub mod upstream;

@@ -19,6 +19,7 @@ use axum::{Router, body::Body};
 use http::{HeaderMap, Method, Request, StatusCode, header};
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
+use tenantry_auth::Hasher;
 use tenantry_domain::{
     Clock, KeyId, Millis, OrgId, Resource, SystemClock, UserId,
     metering::Meter,
@@ -143,6 +144,27 @@ pub struct Tenant {
     pub scope: TenantScope,
 }
 
+impl Tenant {
+    /// A new organization on `plan` in `store`, with an owner and a key.
+    pub async fn make(store: &Store, hasher: &Hasher, plan: &str) -> Self {
+        let plan = store.plans().find(plan).expect("a plan of the setup").clone();
+        let email = format!("{}@example.com", UserId::new().short());
+        let password = "correct horse battery".to_owned();
+        let (user, org) = tenantry_auth::register_user(store, hasher, &email, &password, None, None, &plan)
+            .await
+            .expect("registering works")
+            .expect("the address is new");
+        #[allow(clippy::disallowed_methods, reason = "the test made this tenant")]
+        let scope = TenantScope::authenticated(org.clone());
+        let (key, secret) = (KeyId::new(), ApiKeySecret::generate().expect("randomness"));
+        let (scopes, expires_at) = (KeyScopes::default(), None);
+        let new = NewApiKey { id: &key, name: "test", secret: &secret, scopes, expires_at, created_by: &user.id };
+        store.create_api_key(&scope, &new, Limit::Unlimited, None).await.expect("a store").expect("no limit");
+        let api_key = secret.expose().to_owned();
+        Self { org, user: user.id, email, password, key, api_key, scope }
+    }
+}
+
 /// A whole response.
 #[derive(Debug, Clone)]
 pub struct Reply {
@@ -245,22 +267,7 @@ impl Platform {
 
     /// A new organization on `plan`, with an owner and a key.
     pub async fn tenant(&self, plan: &str) -> Tenant {
-        let store = self.store();
-        let plan = store.plans().find(plan).expect("a plan of the setup").clone();
-        let email = format!("{}@example.com", UserId::new().short());
-        let password = "correct horse battery".to_owned();
-        let (user, org) = tenantry_auth::register_user(store, self.host.hasher(), &email, &password, None, None, &plan)
-            .await
-            .expect("registering works")
-            .expect("the address is new");
-        #[allow(clippy::disallowed_methods, reason = "the test made this tenant")]
-        let scope = TenantScope::authenticated(org.clone());
-        let (key, secret) = (KeyId::new(), ApiKeySecret::generate().expect("randomness"));
-        let (scopes, expires_at) = (KeyScopes::default(), None);
-        let new = NewApiKey { id: &key, name: "test", secret: &secret, scopes, expires_at, created_by: &user.id };
-        store.create_api_key(&scope, &new, Limit::Unlimited, None).await.expect("a store").expect("no limit");
-        let api_key = secret.expose().to_owned();
-        Tenant { org, user: user.id, email, password, key, api_key, scope }
+        Tenant::make(self.store(), self.host.hasher(), plan).await
     }
 
     /// An organization that was there before this platform; its secrets are not known.

@@ -32,6 +32,7 @@ use tenantry_web::{
     ApiError, Authenticator, Caller, Code,
     auth::{SigningKey, TokenVerifier},
     idempotency::{Idempotency, LEASE, idempotent},
+    mail::{Content, Language, Mail, MailQueue as _},
     router::{BODY_LIMIT, ErrorShape, around},
 };
 use tokio::sync::Notify;
@@ -354,4 +355,158 @@ async fn a_client_that_leaves_finds_the_answer_when_it_comes_back() {
     };
     assert_eq!(answer.header("idempotent-replayed"), "true");
     assert_eq!((shop.made().await, shop.bench.runs.load(Ordering::SeqCst)), (1, 1));
+}
+
+const PAGE: &str = "https://app.example.com";
+
+/// A request as a browser sends it for a page of `origin`.
+fn from_page(method: Method, path: &str, origin: &str) -> Request<Body> {
+    let mut request = request(method, path, "", &Value::Null);
+    request.headers_mut().insert("origin", HeaderValue::from_str(origin).unwrap());
+    request
+}
+
+fn preflight(path: &str, origin: &str) -> Request<Body> {
+    let mut request = from_page(Method::OPTIONS, path, origin);
+    request.headers_mut().insert("access-control-request-method", HeaderValue::from_static("POST"));
+    request
+}
+
+fn list(header: &str) -> Vec<&str> {
+    header.split(',').map(str::trim).collect()
+}
+
+#[tokio::test]
+async fn pages_of_configured_origins_may_call_and_no_others() {
+    let setup = Setup::default().variable("CORS_ORIGINS", &format!("{PAGE}, http://localhost:3000"));
+    let platform = Platform::start(setup).await;
+    for origin in [PAGE, "http://localhost:3000"] {
+        let allowed = platform.send(preflight("/api/v1/chat/completions", origin)).await.expect(200);
+        assert_eq!(allowed.header("access-control-allow-origin"), origin);
+        assert_eq!(list(allowed.header("access-control-allow-methods")), ["GET", "POST", "PATCH", "DELETE"]);
+        for header in ["authorization", "idempotency-key", "if-match", "x-api-key", "x-stainless-retry-count"] {
+            assert!(list(allowed.header("access-control-allow-headers")).contains(&header), "{header}");
+        }
+        assert_eq!(allowed.header("access-control-max-age"), "7200");
+        assert_eq!(allowed.header("vary"), "origin");
+        assert_eq!(allowed.header("access-control-allow-credentials"), "");
+    }
+    for origin in ["https://evil.example.com", "https://app.example.com.evil.example", "null", "http://app.example.com"]
+    {
+        let refused = platform.send(preflight(KEYS, origin)).await;
+        assert_eq!(refused.header("access-control-allow-origin"), "", "{origin}");
+        assert_eq!(refused.header("vary"), "origin");
+    }
+}
+
+#[tokio::test]
+async fn a_page_can_read_refusals_too() {
+    let platform = Platform::start(Setup::default().variable("CORS_ORIGINS", PAGE)).await;
+    let large = Request::post("/api/v1/auth/login")
+        .header("origin", PAGE)
+        .header("content-type", "application/json")
+        .body(Body::from(vec![b' '; 1024 * 1024]))
+        .unwrap();
+    for (request, status) in [
+        (from_page(Method::GET, "/nowhere", PAGE), 404),
+        (from_page(Method::PUT, "/api/v1/auth/login", PAGE), 405),
+        (large, 413),
+        (from_page(Method::GET, KEYS, PAGE), 401),
+        (from_page(Method::GET, "/healthz", PAGE), 200),
+    ] {
+        let reply = platform.send(request).await.expect(status);
+        assert_eq!(reply.header("access-control-allow-origin"), PAGE, "{status}");
+        let exposed = list(reply.header("access-control-expose-headers"));
+        for header in ["x-request-id", "etag", "retry-after", "idempotent-replayed", "x-ratelimit-limit-requests"] {
+            assert!(exposed.contains(&header), "{header}");
+        }
+        assert!(!reply.header("x-request-id").is_empty());
+    }
+}
+
+#[tokio::test]
+async fn without_a_setting_only_development_servers_may_call() {
+    let platform = Platform::start(Setup::default()).await;
+    let allowed = platform.send(preflight(KEYS, "http://localhost:5173")).await;
+    assert_eq!(allowed.header("access-control-allow-origin"), "http://localhost:5173");
+    assert_eq!(platform.send(preflight(KEYS, PAGE)).await.header("access-control-allow-origin"), "");
+
+    let everybody = Platform::start(Setup::default().variable("CORS_ORIGINS", "*")).await;
+    let reply = everybody.send(from_page(Method::GET, KEYS, PAGE)).await;
+    assert_eq!((reply.header("access-control-allow-origin"), reply.header("vary")), ("*", ""));
+}
+
+#[tokio::test]
+async fn browsers_are_told_what_an_answer_may_do() {
+    let platform = Platform::start(Setup::default()).await;
+    for path in ["/healthz", KEYS, "/nowhere", "/api/v1/openapi.json", "/docs", "/_dev/inbox"] {
+        let reply = platform.get(path, "").await;
+        assert_eq!(reply.header("x-content-type-options"), "nosniff", "{path}");
+        assert_eq!(reply.header("referrer-policy"), "no-referrer", "{path}");
+        assert_eq!(reply.header("cross-origin-resource-policy"), "same-origin", "{path}");
+        // In the clear the header means nothing, and a browser that believed it would never come back.
+        assert_eq!(reply.header("strict-transport-security"), "", "{path}");
+        let policy = reply.header("content-security-policy");
+        assert!(policy.starts_with("default-src 'none';") && policy.ends_with("frame-ancestors 'none'"), "{path}");
+        assert_eq!(policy.contains("script-src"), path == "/docs", "{path}");
+    }
+}
+
+#[tokio::test]
+async fn the_reference_may_run_its_own_scripts() {
+    let platform = Platform::start(Setup::default()).await;
+    let page = platform.get("/docs", "").await.expect(200);
+    let policy = page.header("content-security-policy").to_owned();
+    let text = page.text();
+    let (mut inline, mut loaded) = (0, 0);
+    for script in text.split("<script").skip(1) {
+        let (tag, rest) = script.split_once('>').unwrap();
+        if let Some(source) = tag.split_once("src=\"").map(|(_, rest)| rest.split('"').next().unwrap()) {
+            assert!(policy.contains(source) && tag.contains("integrity="));
+            loaded += 1;
+        } else {
+            let content = rest.split("</script>").next().unwrap();
+            let bytes =
+                data_encoding::HEXLOWER.decode(tenantry_domain::secret::sha256_hex(content.as_bytes()).as_bytes());
+            assert!(policy.contains(&format!("'sha256-{}'", data_encoding::BASE64.encode(&bytes.unwrap()))));
+            inline += 1;
+        }
+    }
+    assert_eq!((inline, loaded), (1, 1));
+}
+
+#[tokio::test]
+async fn the_inbox_shows_what_would_have_been_sent() {
+    let platform = Platform::start(Setup::default()).await;
+    assert_eq!(platform.get("/_dev/inbox.json", "").await.expect(200).json(), json!({"data": []}));
+    let invite = Content::Invite {
+        organization: "<b>A & B</b>".into(),
+        inviter: "Ada".into(),
+        token: "t0ken".into(),
+        valid_minutes: 60,
+    };
+    let reset = Content::PasswordReset { name: "Bob".into(), token: "t1ken".into(), valid_minutes: 30 };
+    for (id, content) in [("1", invite), ("2", reset)] {
+        let mail = Mail { id: id.into(), language: Language::En, to: "bob@example.com".parse().unwrap(), content };
+        platform.host().mail_queue().send(&mail).await.unwrap();
+        platform.quiesce().await;
+        platform.clock().advance(1000);
+    }
+    let inbox = platform.get("/_dev/inbox.json", "").await.expect(200).json();
+    assert_eq!(inbox["data"].as_array().unwrap().len(), 2);
+    assert_eq!(text(&inbox, "/data/0/at"), "2026-11-20T12:00:01.000Z");
+    assert_eq!(text(&inbox, "/data/0/to"), "bob@example.com");
+    assert_eq!(text(&inbox, "/data/0/links/0/url"), "http://localhost:8787/reset-password#token=t1ken");
+    assert_eq!(text(&inbox, "/data/0/links/0/token"), "t1ken");
+    assert!(text(&inbox, "/data/0/links/0/curl").contains("/api/v1/auth/password/reset "));
+    assert!(text(&inbox, "/data/1/links/0/curl").contains("/api/v1/invites/accept "));
+    let page = platform.get("/_dev/inbox", "").await.expect(200);
+    let html = page.text();
+    assert_eq!(page.header("content-type"), "text/html; charset=utf-8");
+    assert!(!html.contains("<b>") && html.contains("&lt;b&gt;A &amp;"), "{html}");
+    assert!(html.find("t1ken").unwrap() < html.find("t0ken").unwrap());
+
+    let mut rebound = request(Method::GET, "/_dev/inbox.json", "", &Value::Null);
+    rebound.headers_mut().insert("host", HeaderValue::from_static("evil.example"));
+    platform.send(rebound).await.expect(404);
 }

@@ -1,5 +1,6 @@
-//! `cargo xtask e2e`: the release binaries and the template on emulated AWS. What is checked stands in
-//! `tests/e2e/journeys.py`; this deploys, and deploys again, and starts and stops what is needed.
+//! `cargo xtask e2e`: the release binaries alone on Lambda's runtime protocol (`tests/tests/lambda.rs`), then with the
+//! template on emulated AWS (`tests/e2e/journeys.py`). This builds them, deploys, and deploys again, and starts and stops
+//! what is needed.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Stdio};
@@ -7,12 +8,14 @@ use std::process::{Child, Stdio};
 use crate::deploy::{self, Target};
 use crate::python::{EMULATOR, Environment, SAM};
 use crate::steps::{Result, cannot_start, root, run};
+use crate::tools;
 
-/// Builds, deploys, checks, deploys again, checks again.
+/// Builds, checks the binaries, deploys, checks, deploys again, checks again, wipes and restores.
 pub(crate) fn run_all() -> Result {
     let (emulator, sam) = (EMULATOR.prepare()?, SAM.prepare()?);
     let architecture = if std::env::consts::ARCH == "aarch64" { "arm64" } else { "x86_64" };
     deploy::build(architecture)?;
+    runtime_protocol()?;
 
     let emulator = Emulator::start(&emulator)?;
     let mut target = Target::find("local", Some(emulator.url.clone()))?;
@@ -22,7 +25,15 @@ pub(crate) fn run_all() -> Result {
     // A change of configuration: new versions of all functions, the same data.
     target.set("LogLevel", "debug");
     deploy::stack(&sam, &target)?;
-    journeys(&sam, &target, "upgraded")
+    journeys(&sam, &target, "upgraded")?;
+    journeys(&sam, &target, "restored")
+}
+
+/// The emulator hands on answers whole, and starts functions in ways of its own. This is about what Lambda does.
+fn runtime_protocol() -> Result {
+    let nextest = tools::NEXTEST.prepare()?;
+    let tests = ["nextest", "run", "--locked", "--package", "tenantry-tests", "--run-ignored", "only"];
+    run(nextest.command().args(tests).args(["-E", "binary(lambda)"]).stdin(Stdio::null()))
 }
 
 fn journeys(sam: &Environment, target: &Target, part: &str) -> Result {

@@ -4,7 +4,7 @@
 use std::process::Stdio;
 
 use crate::steps::{Result, Steps, cannot_start, cargo, run};
-use crate::{contracts, openapi, sdk, tools};
+use crate::{contracts, e2e, infra, openapi, sdk, tools};
 
 /// Everything.
 pub(crate) fn full() -> Result {
@@ -32,6 +32,8 @@ pub(crate) fn full() -> Result {
     steps.step("documentation tests", "`cargo test --doc --package <crate>` runs those of one crate.", || {
         run(cargo(["test", "--doc", "--workspace", "--locked"]).stdin(Stdio::null()))
     })?;
+    steps.step("template", "infra/checkov.yaml has checkov's exceptions, with reasons.", infra::check)?;
+    steps.step("deployment to emulated AWS", "`cargo xtask e2e` runs this alone.", e2e::run_all)?;
     steps.step("tests", TESTS_ADVICE, || run(nextest.command().args(RUN_TESTS).stdin(Stdio::null())))?;
     steps.finish();
     Ok(())

@@ -69,6 +69,11 @@ impl<'a> Throttle<'a> {
         admitted(self.store.count_try(subject, rule).await?)
     }
 
+    /// Forgets the guesses at the password of `email`: its owner has set another.
+    pub(crate) async fn forget(&self, email: &Email) -> Result<(), ApiError> {
+        Ok(self.store.forget_guesses(&Account::Address(email).subject()).await?)
+    }
+
     /// Counts a password that is to be checked as if it were wrong, before it is looked at.
     pub(crate) async fn password(&self, account: Account<'_>) -> Result<Guess<'a>, ApiError> {
         let source = format!("login\nsource\n{}", self.source);

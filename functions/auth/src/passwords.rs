@@ -101,7 +101,8 @@ pub(crate) async fn reset(
     headers: HeaderMap,
     Json(request): Json<ResetRequest>,
 ) -> Result<StatusCode, ApiError> {
-    Throttle::new(&state.store, &origin).token().await?;
+    let throttle = Throttle::new(&state.store, &origin);
+    throttle.token().await?;
     let (id, token) = token_of(Purpose::ResetPassword, &request.token)?;
     // Looked at before anything is hashed: only who has a good token makes us work.
     if !state.store.is_one_time_open(&id, &token).await? {
@@ -114,6 +115,7 @@ pub(crate) async fn reset(
         return Err(bad_token());
     }
     state.store.sweep_sessions(&id, None).await?;
+    throttle.forget(&user.email).await?;
     state.mails.password_changed(&user, &headers).await;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -71,6 +71,9 @@ where
 
 /// The same with answers that stream, unless `RESPONSE_MODE` is `buffered`: some front ends cannot stream.
 ///
+/// An environment of Lambda takes one request at a time. One of Lambda Managed Instances takes as many as
+/// `AWS_LAMBDA_MAX_CONCURRENCY` says while answers stream: what mostly waits for vendors can wait for many.
+///
 /// # Errors
 /// [`Fatal`].
 pub async fn serve_streaming<F>(
@@ -85,7 +88,7 @@ where
     let mode = env.optional(MODE).unwrap_or("stream").to_owned();
     let router = Lazy::new(env, shape, build);
     match mode.as_str() {
-        "stream" => lambda_http::run_with_streaming_response(router).await,
+        "stream" => lambda_http::run_with_streaming_response_concurrent(router).await,
         "buffered" => lambda_http::run(router).await,
         _ => return Err(ConfigError::new(MODE, "must be `stream` or `buffered`").into()),
     }

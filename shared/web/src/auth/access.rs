@@ -18,6 +18,9 @@ pub const ACCESS_TOKEN_SECONDS: i64 = 600;
 /// Who the tokens are for.
 const AUDIENCE: &str = "tenantry";
 
+/// Longest token that is looked at. Ours have some 500 characters.
+const LONGEST_TOKEN: usize = 4096;
+
 /// `typ` of the claims: no other token of ours passes for an access token.
 const ACCESS: &str = "access";
 
@@ -215,6 +218,9 @@ impl TokenVerifier {
     /// # Errors
     /// [`VerifyError`].
     pub fn verify(&self, token: &str, now: Millis) -> Result<AccessClaims, VerifyError> {
+        if token.len() > LONGEST_TOKEN {
+            return Err(VerifyError::Claims("longer than any of ours"));
+        }
         let kid = decode_header(token)?.kid.ok_or(VerifyError::UnknownKey)?;
         let key = self.keys.get(&kid).ok_or(VerifyError::UnknownKey)?;
         let claims = decode::<AccessClaims>(token, key, &self.validation)?.claims;
