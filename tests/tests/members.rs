@@ -173,7 +173,8 @@ async fn of_two_who_accept_at_once_one_joins() {
     let platform = platform().await;
     let ada = person(&platform, "ada").await;
     let grace = person(&platform, "grace").await;
-    for round in 0..10 {
+    // More mails within an hour are not sent.
+    for round in 0..5 {
         let token = invited(&platform, &ada, &grace.email, "member").await;
         let replies = join_all((0..4).map(|_| accept(&platform, &grace, &token))).await;
         assert_eq!(replies.iter().filter(|reply| reply.status == 200).count(), 1, "round {round}");
@@ -303,8 +304,10 @@ async fn twenty_parallel_acceptances_fill_a_plan_of_five_exactly() {
 #[tokio::test]
 async fn who_was_removed_gets_no_more_tokens_for_it() {
     let platform = platform().await;
-    let ada = person(&platform, "ada").await;
-    let grace = joined(&platform, &ada, "grace", "admin").await;
+    // Her own organization is the older one, so it is where she signs in.
+    let (grace, ada) = (person(&platform, "grace").await, person(&platform, "ada").await);
+    let token = invited(&platform, &ada, &grace.email, "admin").await;
+    accept(&platform, &grace, &token).await.expect(200);
     let switch = json!({"organization_id": ada.org});
     let inside = platform.post("/api/v1/auth/switch", &grace.token, switch.clone()).await.expect(200).json();
     let other = platform.sign_in(&grace.email, None).await.expect(200).json();
@@ -313,7 +316,7 @@ async fn who_was_removed_gets_no_more_tokens_for_it() {
     problem(&platform.refresh(text(&inside, "/refresh_token")).await, 401, "unauthenticated");
     problem(&platform.refresh(&grace.refresh).await, 401, "unauthenticated");
     problem(&platform.post("/api/v1/auth/switch", text(&other, "/access_token"), switch).await, 404, "not_found");
-    problem(&platform.get(&members(&ada.org), text(&inside, "/access_token")).await, 401, "unauthenticated");
+    problem(&platform.get(&members(&ada.org), text(&inside, "/access_token")).await, 404, "not_found");
     // Their sessions elsewhere go on, and what they made is the organization's.
     platform.refresh(text(&other, "/refresh_token")).await.expect(200);
     platform.get(ORGANIZATIONS, text(&key.json(), "/secret")).await.expect(200);
