@@ -149,7 +149,6 @@ impl Store {
     }
 
     /// The removal of a row that is there in a version that is meant, to stand in a transaction.
-    #[allow(dead_code, reason = "for the aggregates whose rows people delete")]
     pub(crate) fn versioned_delete(&self, key: &Key, expected: &Precondition) -> DeleteBuilder {
         let mut delete = Delete::builder().table_name(&*self.table).set_key(Some(key.attributes()));
         for (name, value) in expected.values() {
