@@ -142,7 +142,6 @@ impl Rows {
     pub async fn on(stage: Stage) -> Self {
         let Stage { hasher, signing_key, jwks, mails, verification } = stage;
         let ordered = Arc::new(Ordered::default());
-        let mails = mails.unwrap_or_else(|| ordered.clone());
         let client = Embedded::in_memory().expect("an engine").client();
         let plans = Plans::parse(DEFAULT_PLANS).expect("the default plans");
         let store = Store::new(client.clone(), TABLE, plans, Arc::new(SystemClock));

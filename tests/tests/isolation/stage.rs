@@ -60,7 +60,8 @@ impl Stage {
         platform.quiesce().await;
         let program = own.api_key.clone();
         let named = |name, credential| Caller { name, credential };
-        let mut stage = Self { platform, _upstream: upstream, own, callers: vec![named("an owner", owner)], foreign, other };
+        let mut stage =
+            Self { platform, _upstream: upstream, own, callers: vec![named("an owner", owner)], foreign, other };
         stage.fill_the_other().await;
         for (name, role) in [("an admin", "admin"), ("a member", "member")] {
             let token = stage.join(&stage.own, &stage.callers[0].credential, role).await.token;
