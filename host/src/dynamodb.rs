@@ -103,6 +103,27 @@ impl Embedded {
         self.database.sweep_ttl()
     }
 
+    /// Every item of a table as DynamoDB's JSON, to look for what must not be there. Clients cannot do that: no function may.
+    ///
+    /// # Errors
+    /// When the engine fails.
+    pub fn all_items(&self, table: &str) -> Result<Vec<serde_json::Value>, DynoxideError> {
+        let failed = |error: serde_json::Error| DynoxideError::InternalServerError(error.to_string());
+        let mut items = vec![];
+        let mut request = serde_json::json!({"TableName": table});
+        loop {
+            let page = self.database.scan(serde_json::from_value(request.clone()).map_err(failed)?)?;
+            let mut page = serde_json::to_value(&page).map_err(failed)?;
+            if let Some(more) = page["Items"].as_array_mut() {
+                items.append(more);
+            }
+            match page["LastEvaluatedKey"].take() {
+                serde_json::Value::Null => return Ok(items),
+                next => request["ExclusiveStartKey"] = next,
+            }
+        }
+    }
+
     /// An SDK client whose requests this engine answers.
     #[must_use]
     pub fn client(&self) -> Client {

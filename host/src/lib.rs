@@ -234,6 +234,14 @@ impl Platform {
         self.engine.client()
     }
 
+    /// Everything that is stored, as DynamoDB's JSON.
+    ///
+    /// # Errors
+    /// When the engine fails.
+    pub fn all_items(&self) -> Result<Vec<serde_json::Value>, HostError> {
+        self.engine.all_items(TABLE).map_err(|error| HostError::Database(error.to_string()))
+    }
+
     /// What hashes the passwords of new users.
     #[must_use]
     pub const fn hasher(&self) -> &Hasher {

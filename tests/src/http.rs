@@ -151,6 +151,7 @@ impl Rows {
         let jwks = jwks.unwrap_or_else(|| signing.jwks());
         let tokens = Arc::new(TokenVerifier::from_jwks(&jwks, ISSUER).expect("public keys"));
         let authenticator = Authenticator { store: store.clone(), tokens };
+        let mails: Arc<dyn MailQueue> = mails.unwrap_or_else(|| ordered.clone());
         let auth = tenantry_auth::State::new(
             store.clone(),
             authenticator.clone(),

@@ -120,7 +120,7 @@ async fn a_key_is_shown_once_listed_and_revoked() {
     assert_eq!(reply.json()["data"].as_array().unwrap().len(), 2);
     assert_eq!(reply.json()["data"][1], listed);
     assert_eq!(reply.json()["next_cursor"], Value::Null);
-    for hidden in [&secret, &secret[12..40], &sha256_hex(secret.as_bytes()), "hash", "secret"] {
+    for hidden in [&secret, &secret[12..40], &sha256_hex(secret.as_bytes()), "hash", "\"secret\""] {
         assert!(!reply.text().contains(hidden), "{hidden}: {}", reply.text());
     }
 

@@ -155,8 +155,8 @@ pub(crate) async fn create(
         Invited::ActorChanged => return Err(busy()),
         Invited::Gone => return Err(ApiError::not_found()),
     }
-    let mail = mail(&state, &acting, &invite, &token).await?;
-    state.mails.send(&mail).await.map_err(|error| {
+    let order = invitation_mail(&state, &acting, &invite, &token).await?;
+    state.mails.send(&order).await.map_err(|error| {
         tracing::error!(%error, "an invitation could not be ordered");
         ApiError::new(Code::Unavailable, "The invitation could not be mailed. Try again.")
             .retry_after(std::time::Duration::from_secs(1))
@@ -164,7 +164,12 @@ pub(crate) async fn create(
     Ok((StatusCode::CREATED, Answer(Invite::from(invite))).into_response())
 }
 
-async fn mail(state: &State, acting: &Acting, invite: &Stored, token: &OneTimeToken) -> Result<Mail, ApiError> {
+async fn invitation_mail(
+    state: &State,
+    acting: &Acting,
+    invite: &Stored,
+    token: &OneTimeToken,
+) -> Result<Mail, ApiError> {
     let inviter = state.store.user(&acting.user).await?;
     // Without a name the part of the address that people know each other by; the rest is not the invited one's.
     let inviter = inviter.map(|user| user.full_name.unwrap_or_else(|| user.email.local_part().to_owned()));
