@@ -11,8 +11,6 @@ use std::{
     },
 };
 
-use aws_config::{BehaviorVersion, Region};
-use aws_sdk_sesv2::config::Credentials;
 use axum::{Router, body::Body, response::Response, routing::get};
 use http::{Request, StatusCode};
 use http_body_util::BodyExt as _;
@@ -44,7 +42,9 @@ impl Secrets {
     fn answer(&self, headers: &http::HeaderMap, body: &str) -> (StatusCode, String) {
         self.fetches.fetch_add(1, Ordering::SeqCst);
         assert_eq!(headers["x-amz-target"], "secretsmanager.GetSecretValue");
-        assert!(headers.contains_key("authorization"));
+        assert!(headers["authorization"].to_str().unwrap().contains("Credential=id/"));
+        assert!(headers["authorization"].to_str().unwrap().contains("/eu-west-1/secretsmanager/"));
+        assert_eq!(headers["x-amz-security-token"], "token");
         let id = serde_json::from_str::<Value>(body).unwrap()["SecretId"].as_str().unwrap().to_owned();
         match self.values.lock().unwrap().get(&id) {
             Some(value) => (StatusCode::OK, json!({"Name": id, "SecretString": value}).to_string()),
@@ -62,14 +62,14 @@ impl Secrets {
         let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         tokio::spawn(async move { axum::serve(listener, app).await });
-        let aws = aws_config::defaults(BehaviorVersion::v2026_01_12())
-            .region(Region::from_static("eu-west-1"))
-            .credentials_provider(Credentials::new("id", "secret", None, None, "test"))
-            .endpoint_url(url)
-            .load()
-            .await;
-        let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-        variables.collect::<Env>().with_aws(aws)
+        let aws = [
+            ("AWS_REGION", "eu-west-1"),
+            ("AWS_ACCESS_KEY_ID", "id"),
+            ("AWS_SECRET_ACCESS_KEY", "secret"),
+            ("AWS_SESSION_TOKEN", "token"),
+            ("AWS_ENDPOINT_URL", &url),
+        ];
+        aws.iter().chain(variables).map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
     }
 }
 

@@ -95,8 +95,8 @@ impl State {
     /// # Errors
     /// [`ConfigError`], also when the signing key's public half is not in the JWKS: every token would be
     /// refused.
-    pub async fn from_env(env: &Env) -> Result<Self, ConfigError> {
-        let store = config::store(env).await?;
+    pub fn from_env(env: &Env) -> Result<Self, ConfigError> {
+        let store = config::store(env)?;
         let authenticator = Authenticator::from_env(env, store.clone())?;
         let signing_key = Arc::new(signing_key(env, &authenticator, &store)?);
         let mail_queue = Arc::new(SqsMailQueue::new(config::queue(env, "MAIL_QUEUE_URL").await?));

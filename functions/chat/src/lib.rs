@@ -110,10 +110,10 @@ impl State {
     ///
     /// # Errors
     /// [`ConfigError`].
-    pub async fn from_env(env: &Env) -> Result<Self, ConfigError> {
-        let store = config::store(env).await?;
+    pub fn from_env(env: &Env) -> Result<Self, ConfigError> {
+        let store = config::store(env)?;
         let authenticator = Authenticator::from_env(env, store)?;
-        let queue = config::queue(env, "USAGE_QUEUE_URL").await?;
+        let queue = config::queue(env, "USAGE_QUEUE_URL")?;
         Ok(Self::new(authenticator, Arc::new(queue), Models::from_env(env)?, Waits::from_env(env)?))
     }
 

@@ -89,10 +89,10 @@ impl State {
     ///
     /// # Errors
     /// [`ConfigError`].
-    pub async fn from_env(env: &Env) -> Result<Self, ConfigError> {
+    pub fn from_env(env: &Env) -> Result<Self, ConfigError> {
         let site = Site::from_env(env)?;
-        let ses = Ses::new(aws_sdk_sesv2::Client::new(env.aws().await), site.from());
-        Ok(Self::new(config::store(env).await?, Arc::new(ses), site))
+        let ses = Ses::new(aws_sdk_sesv2::Client::new(env.aws()), site.from());
+        Ok(Self::new(config::store(env)?, Arc::new(ses), site))
     }
 
     /// Sends one mail, unless that is done, under way, or too much. A claim ends at `until` at the latest.

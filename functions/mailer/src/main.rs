@@ -5,5 +5,5 @@ use tenantry_web::serve::{Fatal, consume};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Fatal> {
-    consume(async |env| State::from_env(&env).await, async |state, event| handle(&state, event).await).await
+    consume(async |env| State::from_env(&env), async |state, event| handle(&state, event).await).await
 }

@@ -75,8 +75,8 @@ impl State {
     ///
     /// # Errors
     /// [`ConfigError`].
-    pub async fn from_env(env: &Env) -> Result<Self, ConfigError> {
-        Ok(Self::new(config::store(env).await?, Arc::new(config::queue(env, "JOB_QUEUE_URL").await?)))
+    pub fn from_env(env: &Env) -> Result<Self, ConfigError> {
+        Ok(Self::new(config::store(env)?, Arc::new(config::queue(env, "JOB_QUEUE_URL")?)))
     }
 }
 

@@ -57,8 +57,8 @@ impl State {
     ///
     /// # Errors
     /// [`ConfigError`].
-    pub async fn from_env(env: &Env) -> Result<Self, ConfigError> {
-        let store = config::store(env).await?;
+    pub fn from_env(env: &Env) -> Result<Self, ConfigError> {
+        let store = config::store(env)?;
         let authenticator = Authenticator::from_env(env, store.clone())?;
         let mails = Arc::new(SqsMailQueue::new(config::queue(env, "MAIL_QUEUE_URL").await?));
         Ok(Self::new(store, authenticator, &secret_key(env)?, mails))

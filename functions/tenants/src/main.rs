@@ -8,5 +8,5 @@ use tenantry_web::{
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Fatal> {
-    serve(ErrorShape::Problem, |env| async move { Ok(router(State::from_env(&env).await?)) }).await
+    serve(ErrorShape::Problem, |env| async move { Ok(router(State::from_env(&env)?)) }).await
 }

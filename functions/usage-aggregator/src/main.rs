@@ -8,5 +8,5 @@ use tenantry_web::{
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Fatal> {
-    consume(async |env| config::store(&env).await, async |store, event| handle(&store, event.payload).await).await
+    consume(async |env| config::store(&env), async |store, event| handle(&store, event.payload).await).await
 }

@@ -45,8 +45,8 @@ impl State {
     ///
     /// # Errors
     /// [`ConfigError`].
-    pub async fn from_env(env: &Env) -> Result<Self, ConfigError> {
-        let store = config::store(env).await?;
+    pub fn from_env(env: &Env) -> Result<Self, ConfigError> {
+        let store = config::store(env)?;
         let authenticator = Authenticator::from_env(env, store.clone())?;
         Ok(Self::new(store, authenticator, &secret_key(env)?))
     }

@@ -4,20 +4,21 @@ use std::{
     collections::HashMap,
     fmt::{self, Display},
     str::FromStr,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
-use aws_config::{BehaviorVersion, SdkConfig, timeout::TimeoutConfig};
+use crate::queue::SqsQueue;
+use aws_sdk_dynamodb::config::{
+    BehaviorVersion, Credentials, Region, SharedCredentialsProvider, retry::RetryConfig, timeout::TimeoutConfig,
+};
+use aws_types::SdkConfig;
 use tenantry_domain::{
     Clock, SystemClock,
     catalogue::{Catalogue, DEFAULT_CATALOGUE},
     plans::{DEFAULT_PLANS, Plans},
 };
 use tenantry_store::Store;
-use tokio::sync::OnceCell;
-
-use crate::queue::SqsQueue;
 
 /// A variable that is missing or wrong. The text names it and says what is expected.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -39,7 +40,7 @@ impl ConfigError {
 pub struct Env {
     variables: Arc<HashMap<String, String>>,
     /// Region, credentials and endpoint: looked up once, for the clients of all services.
-    aws: Arc<OnceCell<SdkConfig>>,
+    aws: Arc<OnceLock<SdkConfig>>,
 }
 
 impl fmt::Debug for Env {
@@ -104,23 +105,34 @@ impl Env {
         self
     }
 
-    /// The same with a way to AWS of its own.
-    #[must_use]
-    pub fn with_aws(self, aws: SdkConfig) -> Self {
-        Self { aws: Arc::new(OnceCell::new_with(Some(aws))), ..self }
+    /// The way to AWS: from the variables when first asked for, and the same from then on.
+    pub fn aws(&self) -> &SdkConfig {
+        self.aws.get_or_init(|| aws(self))
     }
+}
 
-    /// The way to AWS: from the process when first asked for, and the same from then on.
-    pub async fn aws(&self) -> &SdkConfig {
-        // A request that AWS leaves hanging is worth less than a second one; no timeout is the default.
-        let timeouts = TimeoutConfig::builder()
-            .connect_timeout(Duration::from_secs(1))
-            .operation_attempt_timeout(Duration::from_secs(2))
-            .operation_timeout(Duration::from_secs(6))
-            .build();
-        let load = || aws_config::defaults(BehaviorVersion::v2026_01_12()).timeout_config(timeouts).load();
-        self.aws.get_or_init(load).await
+/// What the SDK's own loader makes of the variables that a function has. That loader also brings with it all other sources
+/// of credentials, a tenth of a function's code (`docs/adr/0011-credentials-from-the-environment.md`).
+fn aws(env: &Env) -> SdkConfig {
+    // A request that AWS leaves hanging is worth less than a second one; no timeout is the default.
+    let timeouts = TimeoutConfig::builder()
+        .connect_timeout(Duration::from_secs(1))
+        .operation_attempt_timeout(Duration::from_secs(2))
+        .operation_timeout(Duration::from_secs(6))
+        .build();
+    let variable = |name| env.optional(name).map(str::to_owned);
+    let mut config = SdkConfig::builder()
+        .behavior_version(BehaviorVersion::v2026_01_12())
+        .region(variable("AWS_REGION").or_else(|| variable("AWS_DEFAULT_REGION")).map(Region::new))
+        .retry_config(RetryConfig::standard())
+        .timeout_config(timeouts);
+    config.set_endpoint_url(variable("AWS_ENDPOINT_URL"));
+    if let (Some(id), Some(secret)) = (variable("AWS_ACCESS_KEY_ID"), variable("AWS_SECRET_ACCESS_KEY")) {
+        // They do not expire before Lambda replaces the process.
+        let credentials = Credentials::new(id, secret, variable("AWS_SESSION_TOKEN"), None, "environment");
+        config.set_credentials_provider(Some(SharedCredentialsProvider::new(credentials)));
     }
+    config.build()
 }
 
 impl FromIterator<(String, String)> for Env {
@@ -133,25 +145,20 @@ impl FromIterator<(String, String)> for Env {
 ///
 /// # Errors
 /// [`ConfigError`].
-pub async fn store(env: &Env) -> Result<Store, ConfigError> {
+pub fn store(env: &Env) -> Result<Store, ConfigError> {
     let table = env.required("TABLE_NAME")?;
     let plans = Plans::parse(env.optional("PLANS_TOML").unwrap_or(DEFAULT_PLANS))
         .map_err(|error| ConfigError::new("PLANS_TOML", error))?;
-    Ok(Store::new(
-        aws_sdk_dynamodb::Client::new(env.aws().await),
-        table,
-        plans,
-        Arc::new(SystemClock) as Arc<dyn Clock>,
-    ))
+    Ok(Store::new(aws_sdk_dynamodb::Client::new(env.aws()), table, plans, Arc::new(SystemClock) as Arc<dyn Clock>))
 }
 
 /// The queue whose URL stands in the variable `name`.
 ///
 /// # Errors
 /// [`ConfigError`].
-pub async fn queue(env: &Env, name: &str) -> Result<SqsQueue, ConfigError> {
+pub fn queue(env: &Env, name: &str) -> Result<SqsQueue, ConfigError> {
     let url = env.required(name)?;
-    Ok(SqsQueue::new(aws_sdk_sqs::Client::new(env.aws().await), url))
+    Ok(SqsQueue::new(aws_sdk_sqs::Client::new(env.aws()), url))
 }
 
 /// The model catalogue: `CATALOGUE_TOML`, or the default.

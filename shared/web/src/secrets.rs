@@ -41,7 +41,7 @@ pub async fn overlay(env: &Env) -> Result<Env, SecretsError> {
     if ids.is_empty() {
         return Ok(env.clone());
     }
-    let config = aws_sdk_secretsmanager::config::Builder::from(env.aws().await)
+    let config = aws_sdk_secretsmanager::config::Builder::from(env.aws())
         .timeout_config(TimeoutConfig::builder().operation_timeout(PATIENCE).build())
         .build();
     let client = Client::from_conf(config);
