@@ -110,14 +110,8 @@ struct Tenant {
 
 impl Tenant {
     async fn make(store: &Store) -> Result<Self, Failure> {
-        let user = User {
-            id: UserId::new(),
-            email: "bench@example.com".parse().map_err(|error| format!("{error}"))?,
-            password_hash: String::new(),
-            full_name: None,
-            disabled: false,
-            created_at: SystemClock.now(),
-        };
+        let email = "bench@example.com".parse().map_err(|error| format!("{error}"))?;
+        let user = User::new(UserId::new(), email, String::new(), None, SystemClock.now());
         let mut plan = store.plans().first().clone();
         plan.limits.messages = Limit::Of(1_000_000_000_000);
         plan.limits.llm_tokens = Limit::Of(1_000_000_000_000_000);

@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The demo organization is on `team`. All resources are counted down, from allowances that no run uses up; there is no
 /// limit of rate, or it would be what is measured.
-const PLANS: &str = r#"
+pub(crate) const PLANS: &str = r#"
 [[plan]]
 id = "team"
 name = "Team"

@@ -1,11 +1,13 @@
 //! What the gateway costs: the same calls straight to a fast mock vendor, through `tenantry` in memory, and through
-//! `tenantry` on file, in one run. `docs/benchmarks.md` has the figures.
+//! `tenantry` on file, in one run; and, as `functions`, what Lambda functions cost: cold starts and memory.
+//! `docs/benchmarks.md` has the figures.
 //!
 //! Four kinds of process share the machine, so that their CPU time can be told apart: this one (the load), the vendor
 //! (`vendor`, this binary again), and the real `tenantry` of the same build, a fresh one for each row of the table.
 
 mod client;
 mod engine;
+mod functions;
 mod gateway;
 mod load;
 mod process;
@@ -15,6 +17,7 @@ mod vendor;
 use std::{error::Error, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Parser, Subcommand};
+use futures_util::future::LocalBoxFuture;
 
 use crate::{
     client::Target,
@@ -55,6 +58,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Role {
+    /// Cold starts and memory of the release binaries in target/lambda, beside hello-world functions
+    Functions(functions::Arguments),
     /// Be the mock vendor, until standard input ends
     #[command(hide = true)]
     Vendor,
@@ -82,11 +87,13 @@ fn main() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let done = runtime.map_err(Failure::from).and_then(|runtime| {
         runtime.block_on(async {
-            if matches!(arguments.role, Some(Role::Vendor)) {
-                return vendor::serve().await;
-            }
+            let work: LocalBoxFuture<'_, _> = match &arguments.role {
+                Some(Role::Vendor) => return vendor::serve().await,
+                Some(Role::Functions(arguments)) => Box::pin(functions::run(arguments)),
+                None => Box::pin(run(&arguments)),
+            };
             tokio::select! {
-                done = run(&arguments) => done,
+                done = work => done,
                 // Returning drops, and so ends, every child and removes the scratch folder.
                 _ = tokio::signal::ctrl_c() => Err("interrupted".into()),
             }

@@ -33,6 +33,7 @@ const ISSUER: &str = "urn:tenantry:tests";
 pub struct Aws {
     url: String,
     store: Store,
+    plans: String,
     signing_key: Vec<u8>,
     sent: Arc<Mutex<Vec<Sent>>>,
     server: JoinHandle<()>,
@@ -54,20 +55,28 @@ struct Services {
 }
 
 impl Aws {
-    /// An account with an empty table, on the machine's clock.
+    /// An account with an empty table and the default plans, on the machine's clock.
     ///
     /// # Panics
     /// When it cannot be made.
     pub async fn start() -> Self {
+        Self::with_plans(DEFAULT_PLANS).await
+    }
+
+    /// The same with other plans.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    pub async fn with_plans(toml: &str) -> Self {
         let engine = Embedded::in_memory().expect("an engine");
-        let plans = Plans::parse(DEFAULT_PLANS).expect("the default plans");
+        let plans = Plans::parse(toml).expect("well-formed plans");
         let store = Store::new(engine.client(), TABLE, plans, Arc::new(SystemClock));
         store.create_table().await.expect("a table");
         let sent = Arc::default();
         let services = Services { engine, sent: Arc::clone(&sent) };
         let (address, server) = listen(Router::new().fallback(answer).with_state(services)).await;
         let signing_key = SigningKey::generate().expect("randomness");
-        Self { url: format!("http://{address}"), store, signing_key, sent, server }
+        Self { url: format!("http://{address}"), store, plans: toml.to_owned(), signing_key, sent, server }
     }
 
     /// The variables of every function, as `infra/template.yaml` and the secrets give them. None has a secret to fetch.
@@ -85,6 +94,7 @@ impl Aws {
             ("JWT_JWKS", self.signing().jwks()),
             ("JWT_SIGNING_KEY", BASE64.encode(&self.signing_key)),
             ("MAIL_FROM", "Tenantry <no-reply@example.com>".to_owned()),
+            ("PLANS_TOML", self.plans.clone()),
             ("PUBLIC_URL", format!("https://api.example.com/{STAGE}")),
             ("RUST_LOG", "info".to_owned()),
             ("SECRET_KEY", BASE64.encode(&[1; 32])),

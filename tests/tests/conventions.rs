@@ -357,6 +357,54 @@ async fn a_client_that_leaves_finds_the_answer_when_it_comes_back() {
     assert_eq!((shop.made().await, shop.bench.runs.load(Ordering::SeqCst)), (1, 1));
 }
 
+const ME: &str = "/api/v1/auth/me";
+
+/// A change of the own name, meant for the versions that `tags` name.
+async fn rename(platform: &Platform, token: &str, tags: &str, name: &str) -> Reply {
+    let mut request = request(Method::PATCH, ME, token, &json!({"full_name": name}));
+    request.headers_mut().insert("if-match", HeaderValue::from_str(tags).unwrap());
+    platform.send(request).await
+}
+
+#[tokio::test]
+async fn of_changes_meant_for_one_version_one_is_made() {
+    let (platform, _, token) = stage().await;
+    let first = platform.get(ME, &token).await.expect(200).header("etag").to_owned();
+    assert!(first.starts_with('"') && first.ends_with('"'), "{first}");
+    let replies = join_all((0..5).map(|number| {
+        let (platform, token, first, name) = (&platform, &token, &first, format!("Ada {number}"));
+        async move { rename(platform, token, first, &name).await }
+    }))
+    .await;
+    let (made, stale): (Vec<_>, Vec<_>) = replies.iter().partition(|reply| reply.status == StatusCode::OK);
+    let [made] = made.as_slice() else { panic!("{} changes of one version", made.len()) };
+    for reply in stale {
+        problem(reply, 412, "precondition_failed");
+    }
+    let now = platform.get(ME, &token).await.expect(200);
+    assert_eq!(now.header("etag"), made.header("etag"));
+    assert_ne!(now.header("etag"), first);
+    assert_eq!(now.json(), made.json());
+}
+
+#[tokio::test]
+async fn a_precondition_is_what_http_says_it_is() {
+    let (platform, _, token) = stage().await;
+    let tag = platform.get(ME, &token).await.expect(200).header("etag").to_owned();
+    for malformed in ["", "1", "\"1", "*, \"1\""] {
+        problem(&rename(&platform, &token, malformed, "Ada").await, 400, "invalid_parameter");
+    }
+    for other in [format!("W/{tag}"), "\"none-of-ours\"".to_owned(), "\"99\", \"0\"".to_owned()] {
+        problem(&rename(&platform, &token, &other, "Ada").await, 412, "precondition_failed");
+    }
+    assert_eq!(platform.get(ME, &token).await.header("etag"), tag, "nothing was changed");
+    let next = rename(&platform, &token, &format!("\"99\", {tag}"), "Ada").await.expect(200);
+    assert_ne!(next.header("etag"), tag);
+    rename(&platform, &token, "*", "Eve").await.expect(200);
+    let without = platform.call(Method::PATCH, ME, &token, json!({"full_name": "Mallory"})).await.expect(200);
+    assert_eq!(platform.get(ME, &token).await.header("etag"), without.header("etag"));
+}
+
 const PAGE: &str = "https://app.example.com";
 
 /// A request as a browser sends it for a page of `origin`.

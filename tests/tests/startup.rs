@@ -178,3 +178,28 @@ async fn secrets_are_laid_over_the_environment() {
     let plain: Env = [("WORD".to_owned(), "plain".to_owned())].into_iter().collect();
     assert_eq!(overlay(&plain).await.unwrap().required("WORD").unwrap(), "plain", "and nobody was asked");
 }
+
+#[tokio::test]
+async fn what_browsers_are_told_does_not_wait_for_the_function() {
+    let secrets = Secrets::default();
+    let built = Arc::new(AtomicUsize::new(0));
+    let ask = async |router: Lazy| {
+        let request = Request::get("/").header("origin", "https://app.example.com").body(Body::empty()).unwrap();
+        router.oneshot(request).await.unwrap()
+    };
+    let env = secrets.env(&[("SECRET_IDS", "platform"), ("CORS_ORIGINS", "https://app.example.com")]).await;
+    let router = lazy(env, ErrorShape::Problem, &built);
+    for status in [503, 200] {
+        let answer = ask(router.clone()).await;
+        assert_eq!(answer.status(), status);
+        assert_eq!(answer.headers()["access-control-allow-origin"], "https://app.example.com");
+        assert_eq!(answer.headers()["strict-transport-security"], "max-age=31536000");
+        assert_eq!(answer.headers()["x-content-type-options"], "nosniff");
+        secrets.set("platform", &json!({"WORD": "hello"}));
+    }
+    // A wrong origin stops the function instead of letting it guess, and lets nobody read along.
+    let env = secrets.env(&[("WORD", "hello"), ("CORS_ORIGINS", "https://app.example.com/")]).await;
+    let answer = ask(lazy(env, ErrorShape::Problem, &built)).await;
+    assert_eq!(answer.status(), 500);
+    assert!(!answer.headers().contains_key("access-control-allow-origin"));
+}

@@ -102,6 +102,17 @@ pub(crate) fn stack(sam: &Environment, target: &Target) -> Result {
     run(target.prepare(fill.args(["-B", "infra/fill_secrets.py", &target.stack]).stdin(Stdio::null())))
 }
 
+/// Takes the key of access tokens one step further; `at_once` without waiting for the tokens of the step before.
+pub(crate) fn rotate(target: &Target, at_once: bool) -> Result {
+    let sam = SAM.prepare()?;
+    let mut rotate = sam.program("python");
+    rotate.args(["-B", "infra/fill_secrets.py", &target.stack, "rotate"]);
+    if at_once {
+        rotate.arg("now");
+    }
+    run(target.prepare(rotate.stdin(Stdio::null())))
+}
+
 /// The template with a mark of the parameters' values in every function: SAM publishes a new version, which `live` then
 /// points at, only when the text of a function has changed.
 fn marked(template: &str, parameters: &[String]) -> Result<String> {
@@ -126,17 +137,27 @@ fn deploy_template(sam: &Environment, target: &Target, template: &Path) -> Resul
 
 /// Builds the release binaries of all functions, for `arm64` or `x86_64`, into `target/lambda`.
 pub(crate) fn build(architecture: &str) -> Result {
+    build_with(architecture, &[])
+}
+
+/// The same with packages that are not deployed.
+pub(crate) fn build_with(architecture: &str, more: &[&str]) -> Result {
     let lambda = LAMBDA.prepare()?;
     let mut command = program("cargo");
     command.args(["lambda", "build", "--release", "--locked"]);
     command.arg(if architecture == "arm64" { "--arm64" } else { "--x86-64" });
-    for package in packages()? {
-        command.args(["--package", &package]);
+    for package in packages()?.iter().map(String::as_str).chain(more.iter().copied()) {
+        command.args(["--package", package]);
     }
     command.env("PATH", lambda.path()?);
     // Without this aws-lc spends up to a second of a cold start on gathering entropy of its own; the kernel's is good.
     command.env("AWS_LC_SYS_NO_JITTER_ENTROPY", "1");
     run(command.stdin(Stdio::null()))
+}
+
+/// This machine's architecture, in the template's word.
+pub(crate) const fn own_architecture() -> &'static str {
+    if cfg!(target_arch = "aarch64") { "arm64" } else { "x86_64" }
 }
 
 /// The functions' packages.

@@ -13,7 +13,7 @@ use crate::tools;
 /// Builds, checks the binaries, deploys, checks, deploys again, checks again, wipes and restores.
 pub(crate) fn run_all() -> Result {
     let (emulator, sam) = (EMULATOR.prepare()?, SAM.prepare()?);
-    let architecture = if std::env::consts::ARCH == "aarch64" { "arm64" } else { "x86_64" };
+    let architecture = deploy::own_architecture();
     deploy::build(architecture)?;
     runtime_protocol()?;
 

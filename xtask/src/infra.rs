@@ -3,10 +3,14 @@
 use std::process::Stdio;
 
 use crate::python::{CHECKOV, SAM};
-use crate::steps::{Result, root, run};
+use crate::steps::{Result, program, root, run};
 
-/// cfn-lint, the SAM CLI's own validation, and checkov with the exceptions of `infra/checkov.yaml`.
+/// cfn-lint, the SAM CLI's own validation, and checkov with the exceptions of `infra/checkov.yaml`; and whether
+/// `docs/scale.md` states the costs that follow from the template.
 pub(crate) fn check() -> Result {
+    run(program("python3").args(["-B", "infra/cost.py", "--check", "docs/scale.md"]).stdin(Stdio::null())).map_err(
+        |error| format!("{error}\n`python3 infra/cost.py --write docs/scale.md` puts the new figures there"),
+    )?;
     let sam = SAM.prepare()?;
     let checkov = CHECKOV.prepare()?;
     run(sam

@@ -3,6 +3,7 @@
 //! This crate depends on no other of the workspace. It is built in seconds, and it can say what is wrong when the rest
 //! does not build.
 
+mod bench;
 mod contracts;
 mod deploy;
 mod e2e;
@@ -51,13 +52,25 @@ enum Command {
         /// Parameters of the template beside those of the target, `Name=value`
         parameters: Vec<String>,
     },
+    /// Take the key of access tokens one step further, as docs/operations.md says
+    Rotate {
+        /// A target of samconfig.toml: local, staging, prod
+        #[arg(long, default_value = "staging")]
+        target: String,
+        /// Address of an emulator, for the target `local`
+        #[arg(long, env = "AWS_ENDPOINT_URL")]
+        endpoint: Option<String>,
+        /// Do not wait for the tokens of the step before: the key is in the wrong hands
+        #[arg(long)]
+        now: bool,
+    },
     /// Write docs/openapi.json and infra/api.yaml
     Openapi {
         /// Write nothing; fail when a file is stale
         #[arg(long)]
         check: bool,
     },
-    /// Run the benchmark with the arguments that follow
+    /// Run the benchmark with the arguments that follow; `functions` is about cold starts and memory on Lambda
     Bench {
         /// Arguments of the benchmark
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -96,13 +109,12 @@ fn execute(command: Command) -> Result {
             }
             deploy::deploy(&target)
         }
+        Command::Rotate { target, endpoint, now } => deploy::rotate(&deploy::Target::find(&target, endpoint)?, now),
         Command::Openapi { check } => {
             let document = openapi::document()?;
             if check { openapi::check(&document) } else { openapi::write(&document) }
         }
-        Command::Bench { arguments } => {
-            run(cargo(["run", "--release", "--package", "tenantry-benches", "--"]).args(arguments))
-        }
+        Command::Bench { arguments } => bench::run_with(&arguments),
         Command::Dev { arguments } => run(cargo(["run", "--package", "tenantry-host", "--"]).args(arguments)),
     }
 }

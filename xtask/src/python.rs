@@ -17,6 +17,10 @@ pub(crate) const EMULATOR: Set = Set { folder: "target/tools/ministack", require
 pub(crate) const CHECKOV: Set =
     Set { folder: "target/tools/checkov", requirements: "tests/e2e/requirements-checkov.txt" };
 
+/// AWS's own client of Lambda's runtime API, for the hello-world function in Python.
+pub(crate) const HELLO: Set =
+    Set { folder: "target/tools/hello", requirements: "benches/hello/python/requirements.txt" };
+
 /// Programs that live together.
 pub(crate) struct Set {
     /// Where the environment is.

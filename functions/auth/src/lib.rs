@@ -20,6 +20,7 @@ mod refresh;
 mod register;
 mod sessions;
 mod switch;
+mod tenant_login;
 mod tenant_users;
 mod tokens;
 

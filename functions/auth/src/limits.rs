@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use tenantry_domain::{Email, Millis, UserId};
+use tenantry_domain::{Email, Millis, OrgId, UserId, Username};
 use tenantry_store::{Admitted, GuessRule, Origin, Store, WindowRule};
 use tenantry_web::{ApiError, Code};
 
@@ -90,6 +90,8 @@ pub(crate) enum Account<'a> {
     Address(&'a Email),
     /// The same from a device that its owner signed in from: strangers who guess do not lock it out.
     Device(&'a UserId, &'a str),
+    /// That of a tenant user, if there is one.
+    TenantUser(&'a OrgId, &'a Username),
     /// The own one, by somebody who is signed in.
     Own(&'a UserId),
 }
@@ -99,6 +101,7 @@ impl Account<'_> {
         match self {
             Self::Address(email) => format!("password\naddress\n{email}"),
             Self::Device(user, device) => format!("password\ndevice\n{user}\n{device}"),
+            Self::TenantUser(org, name) => format!("password\ntenant user\n{org}\n{name}"),
             Self::Own(user) => format!("password\nown\n{user}"),
         }
     }

@@ -14,19 +14,25 @@ use crate::{
     email::EmailVerification,
     limits::{Account, Throttle},
     password::Password,
-    tokens::{NotStored, Tokens, begin, tokens},
+    tenant_login::{self, SignedIn},
+    tokens::{NotStored, begin, tokens},
 };
 
 /// Most characters of what a client says about its device.
 const DEVICE_CHARS: usize = 100;
 
-/// E-mail and password.
+/// E-mail and password of a person; or name and password of a tenant user, with an API key of their tenant.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct LoginRequest {
     /// Address that the account was registered with.
     #[schema(format = Email, example = "ada@example.com")]
-    email: String,
+    email: Option<String>,
+    /// An API key of the scope `login`: it says whose customer the tenant user is.
+    api_key: Option<String>,
+    /// The tenant user's name.
+    #[schema(min_length = 3, max_length = 64, example = "mike")]
+    username: Option<String>,
     /// The account's password.
     #[schema(format = Password)]
     password: String,
@@ -76,6 +82,9 @@ pub(crate) fn of_origin(origin: &Origin) -> tenantry_store::Device {
 /// passwords for an address each further one has to wait, 30 s at first and 15 minutes at last, whether or not
 /// there is such an account; a device that the owner signed in from before, and that sends its `device.id`, is
 /// counted by itself.
+///
+/// Tenant users come with an API key of the scope `login`, their name and their password instead of an address, and get
+/// tokens of the type `tenant_user`, which are for the tenant's own services.
 #[utoipa::path(
     post,
     path = "/api/v1/auth/login",
@@ -84,10 +93,10 @@ pub(crate) fn of_origin(origin: &Origin) -> tenantry_store::Device {
     request_body = LoginRequest,
     security(()),
     responses(
-        (status = 200, description = "Signed in.", body = Tokens),
+        (status = 200, description = "Signed in.", body = SignedIn),
         (status = 400, description = "The body is malformed or has an unknown field.", body = Problem, content_type = "application/problem+json"),
-        (status = 401, description = "`invalid_credentials`: no account that may sign in has these.", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "`email_not_verified`: the password is right, and the address has to be confirmed first. `forbidden`: the person belongs to no organization any more.", body = Problem, content_type = "application/problem+json"),
+        (status = 401, description = "`invalid_credentials`: no account that may sign in has these. `invalid_api_key`: the key is not valid.", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "`email_not_verified`: the password is right, and the address has to be confirmed first. `forbidden`: the person belongs to no organization any more, or the key lacks the scope `login`.", body = Problem, content_type = "application/problem+json"),
         (status = 413, description = "The body is too large.", body = Problem, content_type = "application/problem+json"),
         (status = 415, description = "The body is not JSON.", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "A value is not allowed; `errors` names the field.", body = Problem, content_type = "application/problem+json"),
@@ -100,15 +109,32 @@ pub(crate) async fn login(
     RequestOrigin(origin): RequestOrigin,
     headers: HeaderMap,
     Json(request): Json<LoginRequest>,
-) -> Result<NotStored<Tokens>, ApiError> {
-    let email: Email = request.email.parse().map_err(|error| ApiError::invalid("/email", format!("{error}")))?;
-    let device = request.device.unwrap_or_default().checked(&origin)?;
+) -> Result<NotStored<SignedIn>, ApiError> {
+    let LoginRequest { email, api_key, username, password, device } = request;
+    let device = device.unwrap_or_default().checked(&origin)?;
+    let missing =
+        |name: &str| ApiError::field(Code::InvalidBody, format!("/{name}"), format!("missing field `{name}`"));
+    let email = match (email, api_key, username) {
+        (Some(email), None, None) => email,
+        (None, Some(key), Some(username)) => {
+            let tokens = tenant_login::login(&state, &origin, &key, &username, &password, device).await?;
+            return Ok(NotStored(SignedIn::TenantUser(Box::new(tokens))));
+        }
+        (None, None, None) => return Err(missing("email")),
+        (None, None, Some(_)) => return Err(missing("api_key")),
+        (None, Some(_), None) => return Err(missing("username")),
+        (Some(_), ..) => {
+            let detail = "Send either email, or api_key and username.";
+            return Err(ApiError::new(Code::InvalidBody, detail));
+        }
+    };
+    let email: Email = email.parse().map_err(|error| ApiError::invalid("/email", format!("{error}")))?;
     let user = find(&state.store, &email).await?;
     let known = known_device(&state.store, user.as_ref(), &device).await?;
     let account = known.map_or(Account::Address(&email), |(user, device)| Account::Device(user, device));
     let guess = Throttle::new(&state.store, &origin).password(account).await?;
     let hash = user.as_ref().map(|user| user.password_hash.as_str());
-    let password = Password::given(&request.password);
+    let password = Password::given(&password);
     let user = user.as_ref().filter(|user| !user.disabled);
     let right = state.check_password(guess, password, hash, user.is_some()).await?;
     let user = user.filter(|_| right).ok_or_else(|| {
@@ -130,7 +156,7 @@ pub(crate) async fn login(
     if state.store.remember_device(&session, &origin).await? == Seen::Never {
         state.mails.new_device(user, &session.device, &origin, &headers).await;
     }
-    Ok(NotStored(tokens(&state, user, organization, &session)?))
+    Ok(NotStored(SignedIn::Person(Box::new(tokens(&state, user, organization, &session)?))))
 }
 
 /// Whose device it is, if the owner of the account signed in from it before. One read, whether or not there is

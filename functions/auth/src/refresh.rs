@@ -8,7 +8,8 @@ use utoipa::ToSchema;
 
 use crate::{
     State,
-    tokens::{NotStored, Tokens, tokens},
+    tenant_login::{self, SignedIn},
+    tokens::{NotStored, tokens},
 };
 
 /// A refresh token.
@@ -31,7 +32,7 @@ pub(crate) struct RefreshRequest {
     request_body = RefreshRequest,
     security(()),
     responses(
-        (status = 200, description = "The next tokens.", body = Tokens),
+        (status = 200, description = "The next tokens.", body = SignedIn),
         (status = 400, description = "The body is malformed or has an unknown field.", body = Problem, content_type = "application/problem+json"),
         (status = 401, description = "`unauthenticated`: the session has ended; sign in again.", body = Problem, content_type = "application/problem+json"),
         (status = 413, description = "The body is too large.", body = Problem, content_type = "application/problem+json"),
@@ -43,10 +44,11 @@ pub(crate) async fn refresh(
     Shared(state): Shared<State>,
     RequestOrigin(origin): RequestOrigin,
     Json(request): Json<RefreshRequest>,
-) -> Result<NotStored<Tokens>, ApiError> {
-    // One answer for every reason: who holds a stolen token learns nothing.
-    let ended = || ApiError::new(Code::Unauthenticated, "This refresh token is not good any more. Sign in again.");
-    let token = state.refresh_tokens.open(&request.refresh_token).ok_or_else(ended)?;
+) -> Result<NotStored<SignedIn>, ApiError> {
+    let Some(token) = state.refresh_tokens.open(&request.refresh_token) else {
+        let tokens = tenant_login::refresh(&state, &origin, &request.refresh_token).await?;
+        return Ok(NotStored(SignedIn::TenantUser(Box::new(tokens))));
+    };
     let session = match state.store.rotate_session(&token.user, &token.session, token.counter, &origin).await? {
         Rotation::Current(session) => session,
         Rotation::Gone => return Err(ended()),
@@ -60,7 +62,12 @@ pub(crate) async fn refresh(
         state.store.end_session(&session.user, &session.id).await?;
         return Err(ended());
     };
-    Ok(NotStored(tokens(&state, &user, member.into(), &session)?))
+    Ok(NotStored(SignedIn::Person(Box::new(tokens(&state, &user, member.into(), &session)?))))
+}
+
+/// One answer for every reason: who holds a stolen token learns nothing.
+pub(crate) fn ended() -> ApiError {
+    ApiError::new(Code::Unauthenticated, "This refresh token is not good any more. Sign in again.")
 }
 
 /// The session's person and organization, unless the person was disabled, has another password since, or left.

@@ -2,7 +2,7 @@
 //! them when their time is over.
 
 use aws_sdk_dynamodb::types::{AttributeValue, Put, TransactWriteItem};
-use tenantry_domain::{KeyId, Millis, RequestId, UserId, time::rfc3339};
+use tenantry_domain::{KeyId, Millis, RequestId, TenantUserId, UserId, time::rfc3339};
 
 use crate::{
     Page, Store, TenantScope,
@@ -34,6 +34,8 @@ pub enum AuditActor {
     User(UserId),
     /// A program with an API key.
     Key(KeyId),
+    /// An end customer of the tenant.
+    TenantUser(TenantUserId),
     /// The platform itself, on a schedule.
     System,
 }
@@ -45,6 +47,7 @@ impl AuditActor {
         match self {
             Self::User(user) => user.as_str(),
             Self::Key(key) => key.as_str(),
+            Self::TenantUser(user) => user.as_str(),
             Self::System => "system",
         }
     }

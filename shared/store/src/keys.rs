@@ -12,6 +12,7 @@
 //! | `T#<org>` | `REC#<period>#<req>` | usage record, one per admitted request |
 //! | `T#<org>` | `ROLL#<day>#<model>#<key>#<member>#<operation>` | usage roll-up |
 //! | `T#<org>` | `CLOSE#<period>` | the meter as a period ended |
+//! | `T#<org>` | `TSES#<tus>#<ses>` | session of a tenant user |
 //! | `T#<org>` | `AUDIT#<time>#<id>` | audit row |
 //! | `T#<org>` | `IDEM#<sha256>` | request with an `Idempotency-Key`, and its answer |
 //! | `K#<sha256>` | `KEY` | API key, for authentication |
@@ -33,7 +34,7 @@ use std::collections::HashMap;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use tenantry_domain::{
-    Email, InviteId, KeyId, OrgId, Period, RequestId, SessionId, UserId, Username, one_time::Purpose,
+    Email, InviteId, KeyId, OrgId, Period, RequestId, SessionId, TenantUserId, UserId, Username, one_time::Purpose,
     secret::sha256_hex,
 };
 
@@ -92,6 +93,10 @@ pub(crate) fn invite(scope: &TenantScope, invite: &InviteId) -> Key {
 /// By the hash: sort keys stand in logs, and addresses do not belong there.
 pub(crate) fn invited(scope: &TenantScope, email: &Email) -> Key {
     Key::new(tenant(scope), format!("INVITED#{}", sha256_hex(email.as_str().as_bytes())))
+}
+
+pub(crate) fn tenant_session(scope: &TenantScope, user: &TenantUserId, session: &SessionId) -> Key {
+    Key::new(tenant(scope), format!("TSES#{user}#{session}"))
 }
 
 pub(crate) const TENANT_USER_PREFIX: &str = "TUSER#";

@@ -4,10 +4,7 @@
 //! not expired; of many who try at once, one succeeds.
 
 use aws_sdk_dynamodb::types::{Delete, TransactWriteItem};
-use tenantry_domain::{
-    Millis, UserId,
-    one_time::{OneTimeToken, Purpose},
-};
+use tenantry_domain::{Millis, UserId, one_time::OneTimeToken};
 
 use crate::{
     Store,
@@ -47,17 +44,6 @@ impl Store {
         let Some(row) = self.get(&keys::one_time(user, token.purpose()), true).await? else { return Ok(false) };
         let reader = Reader(&row);
         Ok(reader.text("hash")? == token.hash() && reader.number::<Millis>("expires_at")? > self.now())
-    }
-
-    /// Deletes the person's token of this purpose, if there is one.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn drop_one_time(&self, user: &UserId, purpose: Purpose) -> Result<()> {
-        let delete = self.db.delete_item().table_name(&*self.table);
-        let key = keys::one_time(user, purpose).attributes();
-        delete.set_key(Some(key)).send().await.map_err(StoreError::from_sdk)?;
-        Ok(())
     }
 
     /// The write that redeems the token, to stand in one transaction with what the token permits.

@@ -12,7 +12,7 @@ use crate::{
     db::{Range, Transacted, build, prefix_end},
     error::{Result, StoreError},
     item::{Item, NewItem, Reader, n, s},
-    keys,
+    keys::{self, Key},
     table::TTL,
 };
 
@@ -74,7 +74,6 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn create_session(&self, session: &Session) -> Result<()> {
-        let device = &session.device;
         let item = NewItem::at(&keys::session(&session.user, &session.id))
             .text("org", session.org.as_str())
             .text("session", session.id.as_str())
@@ -83,13 +82,8 @@ impl Store {
             .number("expires_at", session.expires_at)
             .number(TTL, session.expires_at.div_euclid(1000))
             .number("created_at", session.created_at)
-            .number("epoch", session.epoch)
-            .optional("device_id", device.id.as_deref())
-            .optional("device_name", device.name.as_deref())
-            .optional("device_type", device.kind.as_deref())
-            .optional("app_version", device.app_version.as_deref())
-            .optional("ip", device.ip.as_deref())
-            .optional("user_agent", device.user_agent.as_deref());
+            .number("epoch", session.epoch);
+        let item = session.device.written_to(item);
         // No condition: the id is new, and the SDK's own retry of a write whose answer was lost must not
         // fail on the row that this very login wrote.
         let put = self.db.put_item().table_name(&*self.table).set_item(Some(item.build()));
@@ -109,8 +103,19 @@ impl Store {
         presented: u64,
         origin: &Origin,
     ) -> Result<Rotation> {
+        match self.turn(&keys::session(user, id), presented).await? {
+            Turn::Current(item) => read_session(&item).map(Rotation::Current),
+            Turn::Gone => Ok(Rotation::Gone),
+            Turn::Replayed(item) => {
+                let ended = self.end_with_row(&read_session(&item)?, "session.replayed", origin).await?;
+                Ok(if ended { Rotation::Replayed } else { Rotation::Gone })
+            }
+        }
+    }
+
+    /// The next turn of the session at `key`, whose last refresh token carries `presented`.
+    pub(crate) async fn turn(&self, key: &Key, presented: u64) -> Result<Turn> {
         let now = self.now();
-        let key = keys::session(user, id);
         let answer = self
             .db
             .update_item()
@@ -127,22 +132,19 @@ impl Store {
             .send()
             .await;
         let stored = match answer {
-            Ok(output) => return Ok(Rotation::Current(read_session(&output.attributes.unwrap_or_default())?)),
+            Ok(output) => return Ok(Turn::Current(output.attributes.unwrap_or_default())),
             Err(error) => crate::meter::failed_condition(error)?,
         };
-        let Some(stored) = stored else { return Ok(Rotation::Gone) };
-        let session = read_session(&stored)?;
-        if session.expires_at <= now {
-            return Ok(Rotation::Gone);
-        }
-        if session.counter == presented + 1 {
-            return Ok(Rotation::Current(session));
-        }
-        // Both or neither: a session that ended like this without a trace would never be looked into.
-        match self.transact(self.ending_writes(&session, "session.replayed", origin)?).await? {
-            Transacted::Done => Ok(Rotation::Replayed),
-            Transacted::Refused(_) => Ok(Rotation::Gone),
-        }
+        let Some(item) = stored else { return Ok(Turn::Gone) };
+        let reader = Reader(&item);
+        let (counter, expires_at) = (reader.number::<u64>("counter")?, reader.number::<Millis>("expires_at")?);
+        Ok(if expires_at <= now {
+            Turn::Gone
+        } else if counter == presented.saturating_add(1) {
+            Turn::Current(item)
+        } else {
+            Turn::Replayed(item)
+        })
     }
 
     /// Whether the session exists and has not expired.
@@ -205,8 +207,7 @@ impl Store {
     /// [`StoreError`].
     pub async fn revoke_session(&self, user: &UserId, id: &SessionId, origin: &Origin) -> Result<bool> {
         let Some(session) = self.session(user, id).await? else { return Ok(false) };
-        let writes = self.ending_writes(&session, "session.revoked", origin)?;
-        Ok(matches!(self.transact(writes).await?, Transacted::Done))
+        self.end_with_row(&session, "session.revoked", origin).await
     }
 
     /// Has the session act for `org` from here on, and rotates its refresh token. Whoever calls this has seen
@@ -236,16 +237,8 @@ impl Store {
         }
     }
 
-    fn ending_writes(
-        &self,
-        session: &Session,
-        action: &'static str,
-        origin: &Origin,
-    ) -> Result<Vec<TransactWriteItem>> {
-        let delete = Delete::builder()
-            .table_name(&*self.table)
-            .set_key(Some(keys::session(&session.user, &session.id).attributes()))
-            .condition_expression("attribute_exists(pk)");
+    /// Ends a session and writes that to the audit log. `false` when somebody else has ended it.
+    async fn end_with_row(&self, session: &Session, action: &'static str, origin: &Origin) -> Result<bool> {
         // The session's own row proved that it acts for this organization.
         let scope = TenantScope::of_session(session);
         let row = NewAudit {
@@ -255,13 +248,55 @@ impl Store {
             changes: vec![],
             origin,
         };
-        Ok(vec![TransactWriteItem::builder().delete(build(delete.build())?).build(), self.audit_write(&scope, &row)?])
+        self.end_row(&keys::session(&session.user, &session.id), self.audit_write(&scope, &row)?).await
+    }
+
+    /// Both or neither: a session that ended by force without a trace would never be looked into.
+    pub(crate) async fn end_row(&self, key: &Key, audit: TransactWriteItem) -> Result<bool> {
+        let delete = Delete::builder()
+            .table_name(&*self.table)
+            .set_key(Some(key.attributes()))
+            .condition_expression("attribute_exists(pk)");
+        let delete = TransactWriteItem::builder().delete(build(delete.build())?).build();
+        Ok(matches!(self.transact(vec![delete, audit]).await?, Transacted::Done))
+    }
+}
+
+/// What a presented counter means for the row of a session.
+pub(crate) enum Turn {
+    /// The row, with the counter that the next token carries.
+    Current(Item),
+    /// The row; an older token came back.
+    Replayed(Item),
+    /// There is no such row (any more).
+    Gone,
+}
+
+impl Device {
+    pub(crate) fn written_to(&self, item: NewItem) -> NewItem {
+        item.optional("device_id", self.id.as_deref())
+            .optional("device_name", self.name.as_deref())
+            .optional("device_type", self.kind.as_deref())
+            .optional("app_version", self.app_version.as_deref())
+            .optional("ip", self.ip.as_deref())
+            .optional("user_agent", self.user_agent.as_deref())
+    }
+
+    pub(crate) fn read(reader: &Reader<'_>) -> Result<Self> {
+        let text = |name| reader.optional_text(name).map(|text| text.map(ToOwned::to_owned));
+        Ok(Self {
+            id: text("device_id")?,
+            name: text("device_name")?,
+            kind: text("device_type")?,
+            app_version: text("app_version")?,
+            ip: text("ip")?,
+            user_agent: text("user_agent")?,
+        })
     }
 }
 
 fn read_session(item: &Item) -> Result<Session> {
     let reader = Reader(item);
-    let text = |name| reader.optional_text(name).map(|text| text.map(ToOwned::to_owned));
     Ok(Session {
         id: reader.parsed("session")?,
         user: reader.parsed("user")?,
@@ -271,13 +306,6 @@ fn read_session(item: &Item) -> Result<Session> {
         created_at: reader.number("created_at")?,
         last_used_at: reader.optional_number("last_used_at")?,
         epoch: reader.optional_number("epoch")?.unwrap_or_default(),
-        device: Device {
-            id: text("device_id")?,
-            name: text("device_name")?,
-            kind: text("device_type")?,
-            app_version: text("app_version")?,
-            ip: text("ip")?,
-            user_agent: text("user_agent")?,
-        },
+        device: Device::read(&reader)?,
     })
 }

@@ -1,48 +1,19 @@
-//! Byte pair encoding over the vocabulary that the build script laid out.
+//! Byte pair encoding over the vocabulary.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use super::hash;
+use super::vocabulary::{NONE, Prefix};
 
-static RECORDS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/records.bin"));
-static SLOTS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/slots.bin"));
-
-/// The longest token in bytes.
-const LONGEST_TOKEN: usize = 128;
 /// Pieces up to this many bytes are merged by scanning, which is quicker than a heap while they are short.
 const SCANNED: usize = 64;
-/// No token: greater than every rank.
-const NONE: u32 = u32::MAX;
-
-/// The rank of a token, [`NONE`] when there is no such token.
-fn rank(token: &[u8]) -> u32 {
-    if token.len() > LONGEST_TOKEN {
-        return NONE;
-    }
-    let (mut slot, tag) = hash::slot(token);
-    loop {
-        let at = slot * 4;
-        let found = u32::from_le_bytes([SLOTS[at], SLOTS[at + 1], SLOTS[at + 2], SLOTS[at + 3]]);
-        if found == 0 {
-            return NONE;
-        }
-        let offset = found ^ tag;
-        if offset >> hash::OFFSET_BITS == 0 {
-            let record = &RECORDS[offset as usize - 1..];
-            if usize::from(record[0]) == token.len() && &record[4..4 + token.len()] == token {
-                return u32::from_le_bytes([record[1], record[2], record[3], 0]);
-            }
-        }
-        slot = (slot + 1) % hash::SLOTS;
-    }
-}
 
 /// How many tokens a piece of text becomes: starting from single bytes, the neighbours whose union has the lowest rank
 /// are merged until no union of neighbours is a token.
 pub(super) fn count(piece: &[u8], scratch: &mut Scratch) -> u64 {
-    if piece.len() <= 1 || rank(piece) != NONE {
-        return u64::from(!piece.is_empty());
+    let Some((&first, rest)) = piece.split_first() else { return 0 };
+    if rest.is_empty() || Prefix::byte(first).followed_by(rest).is_some_and(|whole| whole.rank() != NONE) {
+        return 1;
     }
     if piece.len() <= SCANNED { scan(piece, &mut scratch.parts) } else { heap(piece, scratch) }
 }
@@ -57,39 +28,58 @@ pub(super) struct Scratch {
 struct Part {
     /// Where the part begins in the piece.
     start: u32,
+    /// The part itself, which is a token.
+    token: Prefix,
     /// The rank of the union of this part and the next.
-    union: u32,
+    rank: u32,
+    /// That union, when it is a token.
+    union: Prefix,
     /// Indices of the neighbours; used by [`heap`] only.
     previous: u32,
     next: u32,
 }
 
+impl Part {
+    /// The single byte at `start` of a piece.
+    fn byte(piece: &[u8], start: usize) -> Self {
+        let token = Prefix::byte(piece[start]);
+        let at = start as u32;
+        let mut part = Self { start: at, token, rank: NONE, union: token, previous: at.wrapping_sub(1), next: at + 1 };
+        part.meet(piece.get(start + 1..start + 2).unwrap_or_default());
+        part
+    }
+
+    /// Looks for the union with the next part, which is `next`; it is empty after the last part.
+    fn meet(&mut self, next: &[u8]) {
+        self.rank = NONE;
+        if let Some(union) = self.token.followed_by(next).filter(|_| !next.is_empty()) {
+            (self.union, self.rank) = (union, union.rank());
+        }
+    }
+}
+
 /// Quadratic in the length of the piece, which is short.
 fn scan(piece: &[u8], parts: &mut Vec<Part>) -> u64 {
     parts.clear();
-    // The last part is a sentinel at the end of the piece.
-    parts.extend((0..=piece.len()).map(|start| Part {
-        start: start as u32,
-        union: piece.get(start..start + 2).map_or(NONE, rank),
-        previous: 0,
-        next: 0,
-    }));
+    parts.extend((0..piece.len()).map(|start| Part::byte(piece, start)));
     loop {
         let mut best = (NONE, 0);
         for (at, part) in parts.iter().enumerate() {
-            if part.union < best.0 {
-                best = (part.union, at);
+            if part.rank < best.0 {
+                best = (part.rank, at);
             }
         }
-        if best.0 == NONE {
-            return parts.len() as u64 - 1;
+        let (rank, at) = best;
+        if rank == NONE {
+            return parts.len() as u64;
         }
-        parts.remove(best.1 + 1);
-        for at in [best.1.checked_sub(1), Some(best.1)].into_iter().flatten() {
-            parts[at].union = match parts.get(at + 2) {
-                Some(end) => rank(&piece[parts[at].start as usize..end.start as usize]),
-                None => NONE,
-            };
+        parts[at].token = parts[at].union;
+        parts.remove(at + 1);
+        let end = |at: usize| parts.get(at + 1).map_or(piece.len(), |part| part.start as usize);
+        let (start, middle, end) = (parts[at].start as usize, end(at), end(at + 1));
+        parts[at].meet(&piece[middle..end]);
+        if let Some(before) = at.checked_sub(1) {
+            parts[before].meet(&piece[start..middle]);
         }
     }
 }
@@ -99,23 +89,19 @@ fn heap(piece: &[u8], Scratch { parts, queue }: &mut Scratch) -> u64 {
     let length = piece.len() as u32;
     parts.clear();
     queue.clear();
-    parts.extend((0..length).map(|start| Part {
-        start,
-        union: piece.get(start as usize..start as usize + 2).map_or(NONE, rank),
-        previous: start.wrapping_sub(1),
-        next: start + 1,
-    }));
-    queue.extend(parts.iter().filter(|part| part.union != NONE).map(|part| Reverse((part.union, part.start))));
+    parts.extend((0..piece.len()).map(|start| Part::byte(piece, start)));
+    queue.extend(parts.iter().filter(|part| part.rank != NONE).map(|part| Reverse((part.rank, part.start))));
     let mut count = u64::from(length);
-    while let Some(Reverse((union, at))) = queue.pop() {
+    while let Some(Reverse((rank, at))) = queue.pop() {
         // An entry is stale when its part was swallowed or has got another neighbour since.
-        if parts[at as usize].union != union {
+        if parts[at as usize].rank != rank {
             continue;
         }
         count -= 1;
         let swallowed = parts[at as usize].next;
         let next = parts[swallowed as usize].next;
-        parts[swallowed as usize].union = NONE;
+        parts[swallowed as usize].rank = NONE;
+        parts[at as usize].token = parts[at as usize].union;
         parts[at as usize].next = next;
         if next < length {
             parts[next as usize].previous = at;
@@ -123,13 +109,11 @@ fn heap(piece: &[u8], Scratch { parts, queue }: &mut Scratch) -> u64 {
         for left in [parts[at as usize].previous, at] {
             let Some(part) = parts.get(left as usize) else { continue };
             let middle = part.next;
-            let union = match parts.get(middle as usize) {
-                Some(right) => rank(&piece[left as usize..right.next as usize]),
-                None => NONE,
-            };
-            parts[left as usize].union = union;
-            if union != NONE {
-                queue.push(Reverse((union, left)));
+            let end = parts.get(middle as usize).map_or(middle, |right| right.next);
+            let part = &mut parts[left as usize];
+            part.meet(&piece[middle as usize..end as usize]);
+            if part.rank != NONE {
+                queue.push(Reverse((part.rank, left)));
             }
         }
     }
@@ -154,19 +138,5 @@ mod tests {
             let scanned = scan(&piece, &mut scratch.parts);
             assert_eq!(heap(&piece, &mut scratch), scanned, "{piece:?}");
         }
-    }
-
-    #[test]
-    fn every_token_has_its_rank() {
-        let mut rest: &[u8] = include_bytes!("../../data/o200k_base.tokens");
-        let mut expected = 0;
-        while let Some((&length, tail)) = rest.split_first() {
-            let (token, tail) = tail.split_at(length.into());
-            assert_eq!(rank(token), expected);
-            expected += 1;
-            rest = tail;
-        }
-        assert_eq!(expected, 199_998);
-        assert_eq!(rank(b"no such token, surely"), NONE);
     }
 }

@@ -9,7 +9,7 @@ use aws_lc_rs::{
 use data_encoding::BASE64URL_NOPAD;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, decode, decode_header, encode};
 use serde::{Deserialize, Serialize};
-use tenantry_domain::{Millis, OrgId, SessionId, UserId, roles::Role};
+use tenantry_domain::{Millis, OrgId, SessionId, TenantUserId, UserId, roles::Role};
 use utoipa::ToSchema;
 
 /// How long an access token is good for, in seconds.
@@ -23,6 +23,27 @@ const LONGEST_TOKEN: usize = 4096;
 
 /// `typ` of the claims: no other token of ours passes for an access token.
 const ACCESS: &str = "access";
+
+/// Who the tokens of tenant users are for: the tenants' own services. So none of them passes for an access token, with
+/// whoever looks at signature and audience alone either.
+const TENANT_AUDIENCE: &str = "tenantry:tenant_user";
+
+/// `typ` of the claims of a tenant user.
+const TENANT_USER: &str = "tenant_user";
+
+/// What an access token of a tenant user says. No route of ours takes it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct TenantUserClaims<'a> {
+    iss: &'a str,
+    aud: &'static str,
+    typ: &'static str,
+    sub: &'a TenantUserId,
+    org: &'a OrgId,
+    sid: &'a SessionId,
+    iat: i64,
+    nbf: i64,
+    exp: i64,
+}
 
 /// What an access token says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -167,8 +188,37 @@ impl SigningKey {
             nbf: now,
             exp: now + ACCESS_TOKEN_SECONDS,
         };
+        self.sign(&claims)
+    }
+
+    /// A token for a session of a tenant user of `org`, good from `now`.
+    ///
+    /// # Errors
+    /// When signing fails.
+    pub fn issue_to_tenant_user(
+        &self,
+        user: &TenantUserId,
+        org: &OrgId,
+        session: &SessionId,
+        now: Millis,
+    ) -> Result<String, VerifyError> {
+        let now = now.div_euclid(1000);
+        self.sign(&TenantUserClaims {
+            iss: &self.issuer,
+            aud: TENANT_AUDIENCE,
+            typ: TENANT_USER,
+            sub: user,
+            org,
+            sid: session,
+            iat: now,
+            nbf: now,
+            exp: now + ACCESS_TOKEN_SECONDS,
+        })
+    }
+
+    fn sign<T: Serialize>(&self, claims: &T) -> Result<String, VerifyError> {
         let header = Header { kid: Some(self.kid.clone()), ..Header::new(Algorithm::ES256) };
-        Ok(encode(&header, &claims, &self.key)?)
+        Ok(encode(&header, claims, &self.key)?)
     }
 }
 

@@ -116,6 +116,16 @@ impl Caller {
     }
 }
 
+impl Authenticator {
+    /// The caller with an API key that came in a body.
+    ///
+    /// # Errors
+    /// 401 when it is not valid.
+    pub async fn caller_with_key(&self, secret: &str) -> Result<Caller, ApiError> {
+        with_key(self, secret).await
+    }
+}
+
 impl<S> FromRequestParts<S> for Caller
 where
     S: Send + Sync,
@@ -139,18 +149,7 @@ where
 async fn authenticate(authenticator: &Authenticator, headers: &HeaderMap) -> Result<Caller, ApiError> {
     let credential = credential(headers)?;
     if credential.starts_with("wk_") {
-        // A wrong checksum is refused before any read.
-        let unknown = || {
-            ApiError::new(
-                Code::InvalidApiKey,
-                "This API key is not valid. It may be mistyped, revoked, switched off or expired; create one in the console or with POST /api/v1/api-keys.",
-            )
-        };
-        let secret = ApiKeySecret::parse(credential).ok_or_else(unknown)?;
-        let key = authenticator.store.api_key_by_secret(&secret).await?.ok_or_else(unknown)?;
-        let (test, scopes) = (key.is_test(), key.scopes);
-        let identity = Identity::Key { key: key.id, created_by: key.created_by, scopes, test };
-        return Ok(Caller { scope: key.scope, identity });
+        return with_key(authenticator, credential).await;
     }
     let claims = authenticator.tokens.verify(credential, authenticator.store.now()).map_err(|error| {
         tracing::debug!(%error, "an access token was refused");
@@ -164,6 +163,21 @@ async fn authenticate(authenticator: &Authenticator, headers: &HeaderMap) -> Res
     #[allow(clippy::disallowed_methods, reason = "this is authentication")]
     let scope = TenantScope::authenticated(claims.org);
     Ok(Caller { scope, identity: Identity::User { user: claims.sub, role: claims.role, session: claims.sid } })
+}
+
+async fn with_key(authenticator: &Authenticator, secret: &str) -> Result<Caller, ApiError> {
+    // A wrong checksum is refused before any read.
+    let unknown = || {
+        ApiError::new(
+            Code::InvalidApiKey,
+            "This API key is not valid. It may be mistyped, revoked, switched off or expired; create one in the console or with POST /api/v1/api-keys.",
+        )
+    };
+    let secret = ApiKeySecret::parse(secret).ok_or_else(unknown)?;
+    let key = authenticator.store.api_key_by_secret(&secret).await?.ok_or_else(unknown)?;
+    let (test, scopes) = (key.is_test(), key.scopes);
+    let identity = Identity::Key { key: key.id, created_by: key.created_by, scopes, test };
+    Ok(Caller { scope: key.scope, identity })
 }
 
 fn credential(headers: &HeaderMap) -> Result<&str, ApiError> {

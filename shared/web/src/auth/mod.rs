@@ -13,7 +13,7 @@ use tenantry_store::Store;
 pub use access::{ACCESS_TOKEN_SECONDS, AccessClaims, Jwk, Jwks, SigningKey, TokenVerifier, VerifyError};
 pub use caller::{Caller, Identity};
 pub use mac::MacKey;
-pub use refresh::{RefreshToken, RefreshTokens};
+pub use refresh::{RefreshToken, RefreshTokens, TenantRefreshToken};
 pub use role::RoleName;
 
 use crate::config::{ConfigError, Env};

@@ -1,0 +1,164 @@
+//! No tenant learns anything of another: for every operation of the API document and every place in it where an id
+//! can stand, a foreign id, one that is gone and one that never was are answered alike, to every kind of caller.
+//!
+//! The operations come from the document, so a new route is covered the day it appears; one with an id that
+//! `isolation/slots.rs` does not know fails here until somebody says what it names.
+
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, also in its helpers"
+)]
+
+#[path = "isolation/slots.rs"]
+mod slots;
+#[path = "isolation/stage.rs"]
+mod stage;
+
+use std::collections::BTreeSet;
+
+use http::Method;
+use serde_json::Value;
+use tenantry_tests::{http::seen, platform::Reply};
+
+use crate::{
+    slots::{Kind, Place, Slot},
+    stage::{CANARY, Caller, Stage, Whose},
+};
+
+/// What a caller can see of a reply, the id that was asked for blotted out.
+fn told(reply: &Reply, id: &str) -> (u16, Vec<(String, String)>, String) {
+    let (status, headers, body) = seen(reply);
+    let headers = headers.into_iter().filter(|(name, _)| name != "content-length").collect();
+    (status, headers, body.replace(id, "<id>"))
+}
+
+async fn ask(stage: &Stage, slot: &Slot, caller: &Caller, id: &str) -> Reply {
+    let (path, body) = slot.with(id, &stage.beside(slot).await);
+    let reply = stage.platform.call(slot.method.clone(), &path, &caller.credential, body).await;
+    let text = format!("{:?} {}", reply.headers, reply.text());
+    assert!(!text.contains(CANARY), "{slot} told {} of another tenant: {text}", caller.name);
+    assert!(!reply.status.is_server_error(), "{slot} with {id}: {text}");
+    reply
+}
+
+#[tokio::test]
+async fn a_foreign_id_is_as_good_as_one_that_never_was() {
+    let stage = Stage::set().await;
+    let slots = slots::all();
+    assert!(slots.len() >= 3, "{} slots: the document was not understood", slots.len());
+    let mut reached = BTreeSet::new();
+    for slot in &slots {
+        for caller in &stage.callers {
+            let random = stage.id(slot.kind, Whose::Nobodys).await;
+            let expected = told(&ask(&stage, slot, caller, &random).await, &random);
+            for whose in [Whose::Foreign, Whose::Gone] {
+                let id = stage.id(slot.kind, whose).await;
+                let found = told(&ask(&stage, slot, caller, &id).await, &id);
+                assert_eq!(found, expected, "{slot} as {}: {whose:?} (left) and nobody's (right)", caller.name);
+            }
+        }
+        reached.insert(slot.to_string());
+        // What would be answered alike because nothing is ever found proves nothing.
+        let fresh;
+        let stage = if slot.spoils() {
+            fresh = Stage::set().await;
+            &fresh
+        } else {
+            &stage
+        };
+        let random = stage.id(slot.kind, Whose::Nobodys).await;
+        let unknown = ask(stage, slot, &stage.callers[0], &random).await;
+        let own = stage.id(slot.kind, Whose::Own).await;
+        let reply = ask(stage, slot, &stage.callers[0], &own).await;
+        assert_ne!(told(&reply, &own), told(&unknown, &random), "{slot}: the owner's own is answered like nobody's");
+    }
+    assert_eq!(reached.len(), slots.len(), "two slots with one name");
+    assert!(stage.other_is_whole().await, "a call of one tenant changed another");
+}
+
+#[tokio::test]
+async fn ids_that_are_none_are_found_nowhere() {
+    let stage = Stage::set().await;
+    let long = "x".repeat(2048);
+    for slot in slots::all().iter().filter(|slot| matches!(slot.place, Place::Path | Place::Body)) {
+        let own = stage.id(slot.kind, Whose::Own).await;
+        let alike = own.replacen('o', "о", 1).replacen('k', "к", 1).replacen('s', "ѕ", 1).replacen('u', "υ", 1);
+        for id in
+            ["#", "a#b", "..", "a/b", "a\0b", "%", "%00", "ＡＢＣ", &*long, &alike, &own.to_uppercase(), " ", "null"]
+        {
+            if id == own {
+                continue;
+            }
+            let reply = ask(&stage, slot, &stage.callers[0], id).await;
+            assert!(reply.status.is_client_error(), "{slot} with {id:?}: {} {}", reply.status, reply.text());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_cursor_is_worth_nothing_to_another_tenant_or_list() {
+    let stage = Stage::set().await;
+    let lists = slots::lists();
+    assert!(lists.len() >= 3, "{lists:?}");
+    let mut cursors = vec![];
+    for path in &lists {
+        let reply = stage.platform.get(&slots::with_query(path, "limit=1"), &stage.other).await.expect(200);
+        cursors.extend(reply.json()["next_cursor"].as_str().map(|cursor| (path.clone(), cursor.to_owned())));
+    }
+    assert!(!cursors.is_empty(), "no list of the other tenant has a second page");
+    for path in &lists {
+        let wrong = slots::with_query(path, "cursor=never-was-one");
+        let expected =
+            told(&stage.platform.get(&wrong, &stage.callers[0].credential).await.expect(400), "never-was-one");
+        for (of, cursor) in &cursors {
+            let foreign = slots::with_query(path, &format!("cursor={cursor}"));
+            let reply = stage.platform.get(&foreign, &stage.callers[0].credential).await;
+            assert_eq!(told(&reply, cursor), expected, "{path} with a cursor of {of}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_idempotency_key_is_its_tenants_own() {
+    let stage = Stage::set().await;
+    let create = async |credential: &str| {
+        let body = serde_json::json!({"name": "shared"});
+        let mut request = tenantry_tests::platform::request(Method::POST, "/api/v1/api-keys", credential, &body);
+        request.headers_mut().insert("idempotency-key", "the-same-text".parse().unwrap());
+        stage.platform.send(request).await.expect(201)
+    };
+    let (other, own) = (create(&stage.other).await, create(&stage.callers[0].credential).await);
+    assert_eq!(own.header("idempotent-replayed"), "");
+    assert_ne!(own.json()["secret"], other.json()["secret"]);
+    assert_eq!(create(&stage.other).await.json(), other.json(), "the other's own is replayed");
+}
+
+#[tokio::test]
+async fn reads_show_a_tenant_its_own_and_nothing_else() {
+    let stage = Stage::set().await;
+    let mut seen_own = 0;
+    for path in slots::plain_reads() {
+        for caller in &stage.callers {
+            let reply = stage.platform.get(&path, &caller.credential).await;
+            let text = reply.text();
+            for foreign in stage.foreign_ids() {
+                assert!(!text.contains(&foreign), "GET {path} showed {} to {}", foreign, caller.name);
+            }
+            assert!(!text.contains(CANARY), "GET {path} showed {}: {text}", caller.name);
+            seen_own += usize::from(text.contains(stage.own.org.as_str()));
+        }
+    }
+    assert!(seen_own > 0, "no read shows the caller's own organization");
+}
+
+#[test]
+fn kinds_of_ids_are_all_in_use() {
+    let used: BTreeSet<_> = slots::all().iter().map(|slot| slot.kind).collect();
+    for kind in Kind::ALL {
+        assert!(used.contains(&kind), "no operation takes a {kind:?} any more");
+    }
+    let document: Value = serde_json::from_str(&tenantry_host::openapi()).unwrap();
+    assert!(document["paths"].as_object().unwrap().len() > 10);
+}
