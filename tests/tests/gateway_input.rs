@@ -88,7 +88,9 @@ async fn nothing_is_reserved_and_no_vendor_is_called_for_bad_input() {
 #[tokio::test]
 async fn credentials_are_checked_before_anything_else() {
     let (upstream, platform, tenant) = stage().await;
-    let flipped = format!("{}x", &tenant.api_key[..tenant.api_key.len() - 1]);
+    // One key in 62 ends in an x.
+    let other = if tenant.api_key.ends_with('x') { "y" } else { "x" };
+    let flipped = format!("{}{other}", &tenant.api_key[..tenant.api_key.len() - 1]);
     for (credential, code) in [
         ("", "unauthenticated"),
         (flipped.as_str(), "invalid_api_key"),

@@ -6,9 +6,9 @@
 //! | `T#<org>` | `METER` | what is left, requests in flight |
 //! | `T#<org>` | `MEMBER#<usr>` | role of a member |
 //! | `T#<org>` | `KEY#<key>` | API key, for lists |
-//! | `T#<org>` | `INVITE#<inv>` | invitation
-//! | `T#<org>` | `INVITED#<sha256>` | the invitation of an address
-//! | `T#<org>` | `TUSER#<username>` | tenant user
+//! | `T#<org>` | `INVITE#<inv>` | invitation |
+//! | `T#<org>` | `INVITED#<sha256>` | the invitation of an address |
+//! | `T#<org>` | `TUSER#<username>` | tenant user |
 //! | `T#<org>` | `REC#<period>#<req>` | usage record, one per admitted request |
 //! | `T#<org>` | `ROLL#<day>#<model>#<key>#<member>#<operation>` | usage roll-up |
 //! | `T#<org>` | `CLOSE#<period>` | the meter as a period ended |
