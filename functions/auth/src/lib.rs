@@ -99,7 +99,7 @@ impl State {
         let store = config::store(env)?;
         let authenticator = Authenticator::from_env(env, store.clone())?;
         let signing_key = Arc::new(signing_key(env, &authenticator, &store)?);
-        let mail_queue = Arc::new(SqsMailQueue::new(config::queue(env, "MAIL_QUEUE_URL").await?));
+        let mail_queue = Arc::new(SqsMailQueue::new(config::queue(env, "MAIL_QUEUE_URL")?));
         let (secret, verification) = (secret_key(env)?, EmailVerification::from_env(env)?);
         Ok(Self::new(store, authenticator, signing_key, &secret, Hasher::default(), mail_queue, verification))
     }

@@ -60,7 +60,7 @@ impl State {
     pub fn from_env(env: &Env) -> Result<Self, ConfigError> {
         let store = config::store(env)?;
         let authenticator = Authenticator::from_env(env, store.clone())?;
-        let mails = Arc::new(SqsMailQueue::new(config::queue(env, "MAIL_QUEUE_URL").await?));
+        let mails = Arc::new(SqsMailQueue::new(config::queue(env, "MAIL_QUEUE_URL")?));
         Ok(Self::new(store, authenticator, &secret_key(env)?, mails))
     }
 }
