@@ -53,7 +53,9 @@ async fn a_foreign_id_is_as_good_as_one_that_never_was() {
         for caller in &stage.callers {
             let random = stage.id(slot.kind, Whose::Nobodys).await;
             let expected = told(&ask(&stage, slot, caller, &random).await, &random);
-            for whose in [Whose::Foreign, Whose::Gone] {
+            // What a member did stays in the log when they are gone, so a filter may go on finding it.
+            let gone = (slot.place != Place::Query).then_some(Whose::Gone);
+            for whose in std::iter::once(Whose::Foreign).chain(gone) {
                 let id = stage.id(slot.kind, whose).await;
                 let found = told(&ask(&stage, slot, caller, &id).await, &id);
                 assert_eq!(found, expected, "{slot} as {}: {whose:?} (left) and nobody's (right)", caller.name);
@@ -88,7 +90,8 @@ async fn ids_that_are_none_are_found_nowhere() {
         for id in
             ["#", "a#b", "..", "a/b", "a\0b", "%", "%00", "ＡＢＣ", &*long, &alike, &own.to_uppercase(), " ", "null"]
         {
-            if id == own {
+            // A username is one name however it is written; everything else has one spelling.
+            if id == own || (slot.kind == Kind::TenantUser && id.to_lowercase() == own) {
                 continue;
             }
             let reply = ask(&stage, slot, &stage.callers[0], id).await;

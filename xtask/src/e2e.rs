@@ -8,13 +8,14 @@ use std::process::{Child, Stdio};
 use crate::deploy::{self, Target};
 use crate::python::{EMULATOR, Environment, SAM};
 use crate::steps::{Result, cannot_start, root, run};
-use crate::tools;
+use crate::{size, tools};
 
 /// Builds, checks the binaries, deploys, checks, deploys again, checks again, wipes and restores.
 pub(crate) fn run_all() -> Result {
     let (emulator, sam) = (EMULATOR.prepare()?, SAM.prepare()?);
     let architecture = deploy::own_architecture();
     deploy::build(architecture)?;
+    size::check()?;
     runtime_protocol()?;
 
     let emulator = Emulator::start(&emulator)?;

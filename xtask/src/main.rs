@@ -12,6 +12,7 @@ mod infra;
 mod openapi;
 mod python;
 mod sdk;
+mod size;
 mod steps;
 mod suite;
 mod tools;
