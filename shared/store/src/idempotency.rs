@@ -4,7 +4,7 @@
 //! that marks the row as carried out, on the condition that it still belongs to this claim. So a marked row
 //! means that the work was done, an unmarked one that it was not and, once the row is claimed anew or gone,
 //! never will be: whoever comes late finds its transaction refused. That is what makes it safe to try again
-//! after a crash. See docs/adr/0010.
+//! after a crash. See docs/adr/0008.
 //!
 //! - Work runs inside [`IdempotencyClaim::around`]; [`Store::transact`] finds the claim there, so no aggregate
 //!   has to think of it. What a handler creates, it creates in one transaction.

@@ -112,7 +112,7 @@ impl Env {
 }
 
 /// What the SDK's own loader makes of the variables that a function has. That loader also brings with it all other sources
-/// of credentials, a tenth of a function's code (`docs/adr/0011-credentials-from-the-environment.md`).
+/// of credentials, a tenth of a function's code (`docs/adr/0009-credentials-from-the-environment.md`).
 fn aws(env: &Env) -> SdkConfig {
     // A request that AWS leaves hanging is worth less than a second one; no timeout is the default.
     let timeouts = TimeoutConfig::builder()

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! No handler has to know. What one creates, it creates in one transaction of the store, which takes the mark
-//! along that the request was carried out: see `store/src/idempotency.rs` and docs/adr/0010. Only a success is
+//! along that the request was carried out: see `store/src/idempotency.rs` and docs/adr/0008. Only a success is
 //! kept: a refusal changed nothing, so trying again is as good as trying first.
 //!
 //! Answers may hold secrets that are shown once. They are sealed with a key that takes both `SECRET_KEY` and
