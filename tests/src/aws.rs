@@ -90,6 +90,7 @@ impl Aws {
             ("AWS_REGION", "eu-central-1".to_owned()),
             ("AWS_SECRET_ACCESS_KEY", "of nothing".to_owned()),
             ("JOB_QUEUE_URL", queue("jobs")),
+            ("MAIL_QUEUE_URL", queue("mails")),
             ("JWT_ISSUER", ISSUER.to_owned()),
             ("JWT_JWKS", self.signing().jwks()),
             ("JWT_SIGNING_KEY", BASE64.encode(&self.signing_key)),
