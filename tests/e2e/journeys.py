@@ -178,7 +178,7 @@ def month_turns(platform: Platform, tenant: dict) -> None:
         ExpressionAttributeValues={":last": {"S": last}},
     )
     schedules = platform.schedules()
-    same(sorted(schedules), ["reconcile", "reset", "sweep"])
+    same(sorted(schedules), ["erase", "reconcile", "reset", "sweep"])
     platform.fire(schedules["reset"])
     closed = until("the closing row", lambda: platform.item(closing))
     same(closed["left"], left)
