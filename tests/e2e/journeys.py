@@ -104,7 +104,7 @@ def organization(me: dict) -> str:
 
 def refusals(platform: Platform) -> None:
     # The emulator may answer a preflight itself, and refusals of API Gateway's own in its own words, so only that a
-    # preflight is answered at all is seen here; tests/tests/conventions.rs and template.rs read the words.
+    # preflight is answered at all is seen here; tests/tests/suite/conventions.rs and template.rs read the words.
     platform.call("OPTIONS", "/api/v1/chat/completions", expect=(200, 204))
 
 

@@ -30,10 +30,11 @@ pub(crate) fn run_all() -> Result {
     journeys(&sam, &target, "restored")
 }
 
-/// The emulator hands on answers whole, and starts functions in ways of its own. This is about what Lambda does.
+/// The emulator hands on answers whole, and starts functions in ways of its own. This is about what Lambda does. The whole
+/// workspace, although one program is run: fewer packages would be other features, and everything built a second time.
 fn runtime_protocol() -> Result {
     let nextest = tools::NEXTEST.prepare()?;
-    let tests = ["nextest", "run", "--locked", "--package", "tenantry-tests", "--run-ignored", "only"];
+    let tests = ["nextest", "run", "--locked", "--workspace", "--run-ignored", "only"];
     run(nextest.command().args(tests).args(["-E", "binary(lambda)"]).stdin(Stdio::null()))
 }
 

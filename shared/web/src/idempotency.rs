@@ -48,7 +48,7 @@ pub const IDEMPOTENCY_KEY: &str = "idempotency-key";
 pub const REPLAYED: &str = "idempotent-replayed";
 
 /// How long a request may take before its key is taken over, in milliseconds. No function that uses this may
-/// run as long; `tests/tests/template.rs` sees to it.
+/// run as long; `tests/tests/suite/template.rs` sees to it.
 pub const LEASE: Millis = 60_000;
 
 /// Longest text of a client.

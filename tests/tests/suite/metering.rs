@@ -1,7 +1,5 @@
 //! The meter through the gateway: nobody gets in past a limit, and every end of a call is booked right.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
-
 use futures_util::future::join_all;
 use serde_json::json;
 use tenantry_domain::{Resource, usage::Status};

@@ -1,12 +1,5 @@
 //! The audit log: what is written, who may read it, and how.
 
-#![allow(
-    clippy::expect_used,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking, also in its helpers"
-)]
-
 use axum::body::Body;
 use http::{Method, Request};
 use serde_json::{Value, json};

@@ -1,12 +1,5 @@
 //! Organizations and API keys.
 
-#![allow(
-    clippy::expect_used,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking, also in its helpers"
-)]
-
 use futures_util::future::join_all;
 use http::Method;
 use serde_json::{Value, json};

@@ -1,11 +1,7 @@
 //! `infra/template.yaml` against the code, both ways: no route without its function, no variable that nobody reads, no
 //! right that nobody uses.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
-
-#[path = "template/code.rs"]
 mod code;
-#[path = "template/yaml.rs"]
 mod yaml;
 
 use std::{
@@ -16,7 +12,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use code::{Abilities, Sources};
+use self::code::{Abilities, Sources};
 
 /// Read by `lambda_http`, not by code of ours.
 const RUNTIME_VARIABLES: [&str; 1] = ["AWS_LAMBDA_HTTP_IGNORE_STAGE_IN_PATH"];

@@ -8,7 +8,7 @@ use tenantry_tests::{
     upstream::Upstream,
 };
 
-use crate::slots::{Kind, Slot};
+use super::slots::{Kind, Slot};
 
 /// Stands in every text of the other tenant's.
 pub(crate) const CANARY: &str = "canary-of-another-tenant";

@@ -1,7 +1,5 @@
 //! Scheduled work for every tenant: each once, however often, late, cut off or at the same time it is done.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
-
 use std::sync::Arc;
 
 use lambda_runtime::{Context, LambdaEvent};

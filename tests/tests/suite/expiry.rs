@@ -1,7 +1,5 @@
 //! Holds that nobody settles, and the turn of the month.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
-
 use tenantry_domain::{
     Amounts, Period, RequestId, Resource,
     metering::{Demand, Refusal},

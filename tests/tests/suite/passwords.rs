@@ -1,12 +1,5 @@
 //! Passwords and addresses: confirming, forgetting, resetting, changing, and what nobody may learn by it.
 
-#![allow(
-    clippy::expect_used,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking, also in its helpers"
-)]
-
 use std::sync::Arc;
 
 use futures_util::future::join_all;

@@ -1,12 +1,5 @@
 //! Scopes, ends, rotation and test mode of API keys, and what a bad one costs.
 
-#![allow(
-    clippy::expect_used,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking, also in its helpers"
-)]
-
 use std::sync::Arc;
 
 use axum::body::Body;

@@ -4,16 +4,7 @@
 //! The operations come from the document, so a new route is covered the day it appears; one with an id that
 //! `isolation/slots.rs` does not know fails here until somebody says what it names.
 
-#![allow(
-    clippy::expect_used,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking, also in its helpers"
-)]
-
-#[path = "isolation/slots.rs"]
 mod slots;
-#[path = "isolation/stage.rs"]
 mod stage;
 
 use std::collections::BTreeSet;
@@ -22,7 +13,7 @@ use http::Method;
 use serde_json::Value;
 use tenantry_tests::{http::seen, platform::Reply};
 
-use crate::{
+use self::{
     slots::{Kind, Place, Slot},
     stage::{CANARY, Caller, Stage, Whose},
 };

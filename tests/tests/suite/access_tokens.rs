@@ -1,12 +1,5 @@
 //! Access tokens: the life of a signing key, and what attackers send instead of tokens.
 
-#![allow(
-    clippy::expect_used,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking, also in its helpers"
-)]
-
 use aws_lc_rs::hmac;
 use data_encoding::BASE64URL_NOPAD;
 use http::Method;

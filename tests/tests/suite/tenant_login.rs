@@ -1,12 +1,5 @@
 //! Tenant users sign in: keys, names, sessions, and tokens that open nothing of ours.
 
-#![allow(
-    clippy::expect_used,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking, also in its helpers"
-)]
-
 use futures_util::future::join_all;
 use http::Method;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, jwk::JwkSet};

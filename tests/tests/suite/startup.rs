@@ -1,7 +1,5 @@
 //! How a function starts: at its first request, with the secrets it finds then.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
-
 use std::{
     collections::BTreeMap,
     net::Ipv4Addr,

@@ -1,13 +1,6 @@
 //! What holds for all routes: `Idempotency-Key`, `ETag` and `If-Match`, CORS, security headers; and the inbox of
 //! a laptop.
 
-#![allow(
-    clippy::expect_used,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking, also in its helpers"
-)]
-
 use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering},

@@ -1,7 +1,5 @@
 //! Streams through the gateway.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
-
 use http::Method;
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};

@@ -1,12 +1,5 @@
 //! Registering, signing in, sessions.
 
-#![allow(
-    clippy::expect_used,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking, also in its helpers"
-)]
-
 use futures_util::future::join_all;
 use http::{Method, Request, header};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, jwk::JwkSet};

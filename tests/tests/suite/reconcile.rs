@@ -1,7 +1,5 @@
 //! Books that do not agree are found, and only those; roll-ups are repaired, also while they are written to.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
-
 use std::{
     sync::{
         Arc, Mutex,

@@ -1,12 +1,5 @@
 //! Sessions: devices, revoking, switching, and what a refresh token is good for.
 
-#![allow(
-    clippy::expect_used,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking, also in its helpers"
-)]
-
 use futures_util::future::join_all;
 use http::{Method, Request, header};
 use serde_json::{Value, json};

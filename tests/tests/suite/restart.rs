@@ -1,8 +1,5 @@
 //! The process is killed in the middle of calls and started again: nothing is lost, nothing counts twice.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
-#![cfg(unix)]
-
 use bytes::Bytes;
 use futures_util::future::join_all;
 use http::Request;

@@ -1,7 +1,5 @@
 //! Mails: each sent once, none to who has had enough, and nothing lost that could still be sent.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
-
 use std::{
     collections::VecDeque,
     net::Ipv4Addr,

@@ -1,7 +1,5 @@
 //! What a call costs in DynamoDB capacity: a tested number.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
-
 use std::sync::Arc;
 
 use tenantry_host::dynamodb::Capacity;

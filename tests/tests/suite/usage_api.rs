@@ -1,12 +1,5 @@
 //! What tenants are told of their usage: the meter, sums, series, records and CSV tell one story.
 
-#![allow(
-    clippy::expect_used,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking, also in its helpers"
-)]
-
 use http::{Request, header};
 use serde_json::{Value, json};
 use tenantry_tests::{

@@ -1,7 +1,5 @@
 //! Bad input to the model endpoints: an error that names the field, nothing reserved, no vendor called.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
-
 use axum::body::Body;
 use http::{Request, header};
 use serde_json::{Value, json};

@@ -1,12 +1,5 @@
 //! How often anybody may try, and that it says nothing about who exists.
 
-#![allow(
-    clippy::expect_used,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking, also in its helpers"
-)]
-
 use futures_util::future::join_all;
 use serde_json::json;
 use tenantry_tests::{

@@ -1,8 +1,6 @@
 //! What goes wrong around a call: outages, conflicts, clients that leave, vendors that misbehave. Whatever it is,
 //! nothing is free, nothing is lost, and nobody pays for what was not produced.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
-
 use std::{
     future::Future as _,
     net::Ipv4Addr,

@@ -1,0 +1,39 @@
+//! The platform as its callers see it, and the documents beside it. One program, because each would link everything
+//! again; `cargo nextest` still runs every test in a process of its own. `lambda.rs` and `sdk.rs` stand beside it: they
+//! need the release binaries and the OpenAI SDKs.
+
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, also in its helpers"
+)]
+
+mod access_tokens;
+mod adversity;
+mod api_keys;
+mod audit;
+mod auth;
+mod conventions;
+mod costs;
+mod erasure;
+mod expiry;
+mod gateway_input;
+mod isolation;
+mod mailer;
+mod members;
+mod metering;
+mod passwords;
+mod quota_reset;
+mod reconcile;
+#[cfg(unix)]
+mod restart;
+mod sessions;
+mod startup;
+mod streaming;
+mod template;
+mod tenant_login;
+mod tenant_users;
+mod tenants;
+mod throttling;
+mod usage_api;
