@@ -1,0 +1,1 @@
+//! Test doubles of the payment vendors, for laptops and tests. No payment here is one.
