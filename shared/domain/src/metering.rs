@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ids::RequestId,
+    budget::Budgeted,
+    ids::{KeyId, RequestId},
     plans::{Limit, Plan},
     time::{Millis, Period},
 };
@@ -142,6 +143,16 @@ pub struct Rate {
 }
 
 impl Rate {
+    /// `per_minute` requests a minute, of which a quiet caller saves up `burst`.
+    #[must_use]
+    pub fn per_minute(per_minute: u64, burst: u64) -> Self {
+        // Rounded up: a rate that does not divide a minute is never exceeded.
+        let interval = i64::try_from(60_000_u64.div_ceil(per_minute.max(1))).unwrap_or(60_000);
+        let burst = i64::try_from(burst.max(1)).unwrap_or(1);
+        // A burst of n means: the first request and n − 1 saved ones.
+        Self { interval, burst: interval * (burst - 1) }
+    }
+
     /// `ready_at` of a tenant that was quiet for long: it never saves up more than the burst.
     #[must_use]
     pub const fn floor(&self, now: Millis) -> Millis {
@@ -166,7 +177,7 @@ impl Rate {
 }
 
 /// What a request in flight has taken out of the meter, until it is settled or expires.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hold {
     /// What was reserved of each resource.
     pub amounts: Amounts,
@@ -178,6 +189,8 @@ pub struct Hold {
     pub period: Period,
     /// When the hold may be settled by others, in whole seconds since the epoch.
     pub expires_at: i64,
+    /// The key whose budget it was taken from as well.
+    pub budget: Option<KeyId>,
 }
 
 impl Hold {
@@ -264,6 +277,22 @@ pub enum Refusal {
     },
     /// Faster than the plan's rate.
     RateLimited {
+        /// Milliseconds until the request conforms.
+        retry_after: Millis,
+    },
+    /// The month's budget of the key does not cover the request.
+    BudgetExceeded {
+        /// Which part of it.
+        what: Budgeted,
+        /// The month's budget.
+        limit: u64,
+        /// What is left of it.
+        left: u64,
+        /// When the next period begins.
+        resets_at: Millis,
+    },
+    /// Faster than the rate of the key.
+    KeyRateLimited {
         /// Milliseconds until the request conforms.
         retry_after: Millis,
     },
@@ -356,6 +385,7 @@ mod tests {
             credits: 0,
             period: Period::of(0),
             expires_at: 10,
+            budget: None,
         };
         assert_eq!(hold.taken(), Amounts::NONE.with(Resource::LlmTokens, 100));
         let charged = Amounts::NONE.with(Resource::LlmTokens, 30);

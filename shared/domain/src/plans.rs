@@ -138,11 +138,7 @@ impl Plan {
         let Limit::Of(per_minute) = self.limits.requests_per_minute else {
             return Rate { interval: 0, burst: 0 };
         };
-        // Rounded up: a rate that does not divide a minute is never exceeded.
-        let interval = i64::try_from(60_000_u64.div_ceil(per_minute.max(1))).unwrap_or(60_000);
-        let burst = i64::try_from(self.limits.burst.unwrap_or(per_minute).max(1)).unwrap_or(1);
-        // A burst of n means: the first request and n − 1 saved ones.
-        Rate { interval, burst: interval * (burst - 1) }
+        Rate::per_minute(per_minute, self.limits.burst.unwrap_or(per_minute))
     }
 }
 

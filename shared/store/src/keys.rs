@@ -12,6 +12,7 @@
 //! | `T#<org>` | `REC#<period>#<req>` | usage record, one per admitted request |
 //! | `T#<org>` | `ROLL#<day>#<model>#<key>#<member>#<operation>` | usage roll-up |
 //! | `T#<org>` | `CLOSE#<period>` | the meter as a period ended |
+//! | `T#<org>` | `BUDGET#<period>#<key>` | what was used of a key's budget |
 //! | `T#<org>` | `TSES#<tus>#<ses>` | session of a tenant user |
 //! | `T#<org>` | `AUDIT#<time>#<id>` | audit row |
 //! | `T#<org>` | `IDEM#<sha256>` | request with an `Idempotency-Key`, and its answer |
@@ -143,6 +144,10 @@ pub(crate) fn roll_ups_to(day: &str) -> String {
 
 pub(crate) fn closing(scope: &TenantScope, period: Period) -> Key {
     Key::new(tenant(scope), format!("CLOSE#{period}"))
+}
+
+pub(crate) fn budget(scope: &TenantScope, key: &KeyId, period: Period) -> Key {
+    Key::new(tenant(scope), format!("BUDGET#{period}#{}", key.short()))
 }
 
 pub(crate) const AUDIT_PREFIX: &str = "AUDIT#";

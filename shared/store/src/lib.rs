@@ -50,7 +50,7 @@ pub use idempotency::{Claim, IdempotencyClaim, KeyedRequest};
 pub use invites::{Accepted, Invite, Invited};
 pub use mails::MailClaim;
 pub use members::{Member, MemberChange, OfMember};
-pub use meter::{Admission, Reservation, SettleOutcome};
+pub use meter::{Admission, Reservation, SettleOutcome, WithinBudget};
 pub use organizations::{MemberOf, Membership, Organization, OrganizationChange};
 pub use reconcile::{Difference, Look, Repair, Suspicion, TimeIsUp};
 pub use scope::TenantScope;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use tenantry_domain::{
-    Amounts, Period, RequestId, Resource,
+    Amounts, KeyId, Period, RequestId, Resource,
     metering::{Allowances, Hold, Meter, Rate},
     plans::Limit,
 };
@@ -56,18 +56,24 @@ pub(super) fn holds_value(holds: &BTreeMap<RequestId, Hold>) -> AttributeValue {
 
 /// `expires_at,period,credits,amounts…` as one string: a list of numbers takes more bytes, and each of its elements
 /// is a value of its own to everything that reads or writes the meter. An amount that was not counted down is kept as
-/// −1 − amount. Amounts that are missing at the end are of resources that an older version did not know.
+/// −1 − amount. Amounts that are missing at the end are of resources that an older version did not know. Behind all, the
+/// key whose budget was asked as well, after an `@`.
 pub(super) fn hold_value(hold: &Hold) -> AttributeValue {
     let mut text = format!("{},{},{}", hold.expires_at, hold.period.index(), hold.credits);
     for (resource, amount) in hold.amounts.iter() {
         let stored = if hold.counted[resource as usize] { i128::from(amount) } else { -1 - i128::from(amount) };
         text.push_str(&format!(",{stored}"));
     }
+    if let Some(key) = &hold.budget {
+        text.push_str(&format!("@{}", key.short()));
+    }
     s(text)
 }
 
 fn read_hold(value: &AttributeValue) -> Option<Hold> {
-    let mut numbers = value.as_s().ok()?.split(',');
+    let text = value.as_s().ok()?;
+    let (numbers, budget) = text.split_once('@').map_or((text.as_str(), None), |(numbers, key)| (numbers, Some(key)));
+    let mut numbers = numbers.split(',');
     let (expires_at, period, credits) = (numbers.next()?, numbers.next()?, numbers.next()?);
     let (mut amounts, mut counted) = (Amounts::NONE, [true; Resource::ALL.len()]);
     for (resource, amount) in Resource::ALL.into_iter().zip(numbers) {
@@ -81,6 +87,7 @@ fn read_hold(value: &AttributeValue) -> Option<Hold> {
         credits: credits.parse().ok()?,
         period: Period::from_index(period.parse().ok()?)?,
         expires_at: expires_at.parse().ok()?,
+        budget: budget.map(KeyId::from_short).transpose().ok()?,
     })
 }
 
