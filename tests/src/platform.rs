@@ -22,6 +22,7 @@ use serde_json::{Value, json};
 use tenantry_auth::Hasher;
 use tenantry_domain::{
     Clock, KeyId, Millis, OrgId, Resource, SystemClock, UserId,
+    budget::Budget,
     metering::Meter,
     plans::{DEFAULT_PLANS, Limit, Plans},
     roles::KeyScopes,
@@ -158,7 +159,15 @@ impl Tenant {
         let scope = TenantScope::authenticated(org.clone());
         let (key, secret) = (KeyId::new(), ApiKeySecret::generate().expect("randomness"));
         let (scopes, expires_at) = (KeyScopes::default(), None);
-        let new = NewApiKey { id: &key, name: "test", secret: &secret, scopes, expires_at, created_by: &user.id };
+        let new = NewApiKey {
+            id: &key,
+            name: "test",
+            secret: &secret,
+            scopes,
+            expires_at,
+            budget: Budget::default(),
+            created_by: &user.id,
+        };
         store.create_api_key(&scope, &new, Limit::Unlimited, None).await.expect("a store").expect("no limit");
         let api_key = secret.expose().to_owned();
         Self { org, user: user.id, email, password, key, api_key, scope }

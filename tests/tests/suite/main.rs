@@ -20,6 +20,7 @@ mod erasure;
 mod expiry;
 mod gateway_input;
 mod isolation;
+mod key_budgets;
 mod mailer;
 mod members;
 mod metering;
