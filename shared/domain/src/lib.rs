@@ -3,6 +3,7 @@
 //! Nothing here awaits, reads the environment, knows AWS or HTTP. Ids, money, plans, the model
 //! catalogue and what a request costs are plain values, so every rule can be tested alone.
 
+pub mod billing;
 pub mod budget;
 pub mod catalogue;
 pub mod email;
@@ -16,6 +17,7 @@ pub mod time;
 pub mod usage;
 pub mod username;
 
+pub use billing::{Entitlement, Standing, SubscriptionStatus};
 pub use email::Email;
 pub use ids::{InviteId, KeyId, OrgId, RequestId, SessionId, TenantUserId, UserId};
 pub use metering::{Amounts, Resource};
