@@ -8,6 +8,7 @@ pub mod budget;
 pub mod catalogue;
 pub mod email;
 pub mod ids;
+pub mod ledger;
 pub mod metering;
 pub mod one_time;
 pub mod plans;
@@ -19,7 +20,7 @@ pub mod username;
 
 pub use billing::{Entitlement, Standing, SubscriptionStatus};
 pub use email::Email;
-pub use ids::{InviteId, KeyId, OrgId, RequestId, SessionId, TenantUserId, UserId};
+pub use ids::{InviteId, KeyId, LedgerId, OrderId, OrgId, RequestId, SessionId, TenantUserId, UserId};
 pub use metering::{Amounts, Resource};
 pub use time::{Clock, Millis, Period, SystemClock};
 pub use username::Username;

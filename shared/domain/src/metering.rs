@@ -222,14 +222,22 @@ impl Hold {
 pub struct Meter {
     /// Id of the plan whose limits were put in.
     pub plan: String,
+    /// Which state of the tenant's entitlement that plan was put in for; a later one has a larger number.
+    pub plan_version: u64,
+    /// When the entitlement is to be looked at again.
+    pub plan_until: Option<Millis>,
     /// The month the allowances are for.
     pub period: Period,
-    /// The month's allowances when it began.
+    /// The month's allowances: those that it began with, and what a change of plan added.
     pub given: Allowances,
+    /// What was unlimited for a part of the month: of this the meter knows the rest of the month alone.
+    pub partial: [bool; Resource::ALL.len()],
     /// What is left of them, holds taken off.
     pub left: Allowances,
     /// Micro-credits left, holds taken off.
     pub credits: u64,
+    /// When the first of them that expire do.
+    pub credits_expire_at: Option<Millis>,
     /// See [`Rate`].
     pub ready_at: Millis,
     /// The plan's rate.
@@ -304,10 +312,14 @@ impl Meter {
     pub fn new(plan: &Plan, period: Period) -> Self {
         Self {
             plan: plan.id.clone(),
+            plan_version: 0,
+            plan_until: None,
             period,
             given: plan.allowances(),
+            partial: [false; Resource::ALL.len()],
             left: plan.allowances(),
             credits: 0,
+            credits_expire_at: None,
             ready_at: 0,
             rate: plan.rate(),
             max_holds: plan.limits.in_flight,
@@ -343,9 +355,19 @@ impl Meter {
             .fold(Amounts::NONE, |sum, hold| sum.plus(&hold.taken()))
     }
 
-    /// What was charged in this period: allowance − left − holds. `None` for an unlimited resource.
+    /// Micro-credits that requests in flight hold.
+    #[must_use]
+    pub fn credits_held(&self) -> u64 {
+        self.holds.values().fold(0, |sum, hold| sum.saturating_add(hold.credits))
+    }
+
+    /// What was charged in this period: allowance − left − holds. `None` for a resource that is unlimited, or was for a
+    /// part of the month.
     #[must_use]
     pub fn charged(&self, resource: Resource) -> Option<u64> {
+        if self.partial[resource as usize] {
+            return None;
+        }
         match (self.given.get(resource), self.left.get(resource)) {
             (Limit::Of(given), Limit::Of(left)) => {
                 Some(given.saturating_sub(left).saturating_sub(self.held().get(resource)))

@@ -13,6 +13,8 @@
 //! | `T#<org>` | `ROLL#<day>#<model>#<key>#<member>#<operation>` | usage roll-up |
 //! | `T#<org>` | `CLOSE#<period>` | the meter as a period ended |
 //! | `T#<org>` | `BUDGET#<period>#<key>` | what was used of a key's budget |
+//! | `T#<org>` | `LEDGER#<time>#<led>` | change of credits |
+//! | `T#<org>` | `BOOKED#<sha256>` | that a change of credits was booked |
 //! | `T#<org>` | `TSES#<tus>#<ses>` | session of a tenant user |
 //! | `T#<org>` | `AUDIT#<time>#<id>` | audit row |
 //! | `T#<org>` | `IDEM#<sha256>` | request with an `Idempotency-Key`, and its answer |
@@ -35,8 +37,8 @@ use std::collections::HashMap;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use tenantry_domain::{
-    Email, InviteId, KeyId, OrgId, Period, RequestId, SessionId, TenantUserId, UserId, Username, one_time::Purpose,
-    secret::sha256_hex,
+    Email, InviteId, KeyId, LedgerId, OrgId, Period, RequestId, SessionId, TenantUserId, UserId, Username,
+    one_time::Purpose, secret::sha256_hex,
 };
 
 use crate::{scope::TenantScope, usage::RollUpKey};
@@ -148,6 +150,17 @@ pub(crate) fn closing(scope: &TenantScope, period: Period) -> Key {
 
 pub(crate) fn budget(scope: &TenantScope, key: &KeyId, period: Period) -> Key {
     Key::new(tenant(scope), format!("BUDGET#{period}#{}", key.short()))
+}
+
+pub(crate) const LEDGER_PREFIX: &str = "LEDGER#";
+
+pub(crate) fn ledger(scope: &TenantScope, at: i64, row: &LedgerId) -> Key {
+    Key::new(tenant(scope), format!("{LEDGER_PREFIX}{at:015}#{}", row.short()))
+}
+
+/// By the hash: parts of it come from vendors.
+pub(crate) fn booking(scope: &TenantScope, key: &str) -> Key {
+    Key::new(tenant(scope), format!("BOOKED#{}", sha256_hex(key.as_bytes())))
 }
 
 pub(crate) const AUDIT_PREFIX: &str = "AUDIT#";

@@ -19,6 +19,10 @@ use crate::{
 
 pub(super) const PERIOD: &str = "period";
 pub(super) const LEFT: &str = "left";
+pub(super) const PLAN_VERSION: &str = "plan_version";
+pub(super) const PLAN_UNTIL: &str = "plan_until";
+pub(super) const PARTIAL: &str = "partial";
+pub(crate) const CREDITS_EXPIRE_AT: &str = "credits_expire_at";
 
 pub(crate) fn new_meter(scope: &TenantScope, meter: &Meter) -> Item {
     NewItem::at(&keys::meter(scope))
@@ -34,6 +38,17 @@ pub(crate) fn new_meter(scope: &TenantScope, meter: &Meter) -> Item {
         .number("max_holds", meter.max_holds)
         .set("holds", holds_value(&meter.holds))
         .build()
+}
+
+/// The names of what is partial; `None` when nothing is.
+pub(super) fn partial_value(partial: &[bool; Resource::ALL.len()]) -> Option<AttributeValue> {
+    let names: Vec<_> = Resource::ALL.into_iter().filter(|r| partial[*r as usize]).map(|r| s(r.name())).collect();
+    (!names.is_empty()).then_some(AttributeValue::L(names))
+}
+
+fn read_partial(value: Option<&AttributeValue>) -> [bool; Resource::ALL.len()] {
+    let names: Vec<_> = value.and_then(|value| value.as_l().ok()).into_iter().flatten().collect();
+    Resource::ALL.map(|resource| names.iter().any(|name| name.as_s().is_ok_and(|name| name == resource.name())))
 }
 
 /// Unlimited resources are absent.
@@ -138,6 +153,10 @@ pub(crate) fn closing(item: &Item) -> Result<Meter> {
     let wrong = |name: &str| reader.corrupt(format!("{name} is not what a meter has there"));
     Ok(Meter {
         plan: reader.text("plan")?.to_owned(),
+        plan_version: reader.optional_number(PLAN_VERSION)?.unwrap_or(0),
+        plan_until: reader.optional_number(PLAN_UNTIL)?,
+        partial: read_partial(item.get(PARTIAL)),
+        credits_expire_at: reader.optional_number(CREDITS_EXPIRE_AT)?,
         period: reader.parsed(PERIOD)?,
         given: item.get("given").and_then(read_given).ok_or_else(|| wrong("given"))?,
         left: item.get(LEFT).and_then(read_left).ok_or_else(|| wrong(LEFT))?,

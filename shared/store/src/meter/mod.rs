@@ -3,6 +3,7 @@
 mod budget;
 mod guesses;
 mod item;
+mod plan;
 mod reserve;
 mod settle;
 
@@ -20,7 +21,8 @@ use tenantry_domain::{
 use budget::Within;
 pub use budget::WithinBudget;
 pub(crate) use guesses::Guesses;
-pub(crate) use item::{closing as read_closing, meter as read_meter, new_meter};
+pub(crate) use item::{CREDITS_EXPIRE_AT, closing as read_closing, meter as read_meter, new_meter};
+pub use plan::Planned;
 
 use crate::{
     Store, TenantScope,
@@ -106,7 +108,7 @@ impl Store {
             .update(&keys::meter(scope))
             .update_expression(
                 "SET #period = :new, #plan = :plan, #left = :fresh, given = :given, #interval = :interval, \
-                 #burst = :burst, max_holds = :max_holds",
+                 #burst = :burst, max_holds = :max_holds REMOVE partial",
             )
             // The closing row repeats what is left, so nothing may have been settled since it was read.
             .condition_expression("#period = :old AND #left = :left")
@@ -121,7 +123,7 @@ impl Store {
             .expression_attribute_values(":max_holds", n(fresh.max_holds))
             .expression_attribute_values(":old", s(old.period.to_string()))
             .expression_attribute_values(":left", item::left_value(&old.left));
-        let closing = NewItem::at(&keys::closing(scope, old.period))
+        let mut closing = NewItem::at(&keys::closing(scope, old.period))
             .text("org", scope.org().as_str())
             .text(period, old.period.to_string())
             .text("plan", &old.plan)
@@ -129,6 +131,9 @@ impl Store {
             .set(left, item::left_value(&old.left))
             .number("credits", old.credits)
             .number("closed_at", now);
+        if let Some(partial) = item::partial_value(&old.partial) {
+            closing = closing.set(item::PARTIAL, partial);
+        }
         let put = Put::builder()
             .table_name(&*self.table)
             .set_item(Some(closing.build()))
