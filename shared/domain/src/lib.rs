@@ -3,6 +3,7 @@
 //! Nothing here awaits, reads the environment, knows AWS or HTTP. Ids, money, plans, the model
 //! catalogue and what a request costs are plain values, so every rule can be tested alone.
 
+pub mod account;
 pub mod billing;
 pub mod budget;
 pub mod catalogue;

@@ -13,6 +13,8 @@
 //! | `T#<org>` | `ROLL#<day>#<model>#<key>#<member>#<operation>` | usage roll-up |
 //! | `T#<org>` | `CLOSE#<period>` | the meter as a period ended |
 //! | `T#<org>` | `BUDGET#<period>#<key>` | what was used of a key's budget |
+//! | `T#<org>` | `ACCOUNT` | billing account |
+//! | `T#<org>` | `ACCOUNT#<version>` | what the tenant had from then on |
 //! | `T#<org>` | `LEDGER#<time>#<led>` | change of credits |
 //! | `T#<org>` | `BOOKED#<sha256>` | that a change of credits was booked |
 //! | `T#<org>` | `TSES#<tus>#<ses>` | session of a tenant user |
@@ -28,6 +30,9 @@
 //! | `SHARD#<nn>` | `T#<org>` | register of tenants, for work that visits all of them |
 //! | `MAIL#<id>` | `SEND` | whether a mail was sent, or who is at it |
 //! | `MAIL#TO#<e-mail>` | `<template>#<hour>` | how many mails somebody got |
+//! | `CUSTOMER#<sha256>` | `CUSTOMER` | the tenant that a vendor's customer is |
+//! | `EVENT#<vendor>#<sha256>` | `EVENT` | who handles an event of a vendor, or that it was |
+//! | `EVENT#<vendor>#<sha256>` | `UNREADABLE` | what nobody could read |
 //! | `TRY#<sha256>` | `GUESS` | how often a secret was guessed at, and when it may be again |
 //! | `TRY#<sha256>` | `WINDOW#<number>` | how often something was tried within a window of time |
 //!
@@ -150,6 +155,32 @@ pub(crate) fn closing(scope: &TenantScope, period: Period) -> Key {
 
 pub(crate) fn budget(scope: &TenantScope, key: &KeyId, period: Period) -> Key {
     Key::new(tenant(scope), format!("BUDGET#{period}#{}", key.short()))
+}
+
+pub(crate) const ACCOUNT: &str = "ACCOUNT";
+
+pub(crate) fn account(scope: &TenantScope) -> Key {
+    Key::new(tenant(scope), ACCOUNT)
+}
+
+pub(crate) const ACCOUNT_EVENT_PREFIX: &str = "ACCOUNT#";
+
+pub(crate) fn account_event(scope: &TenantScope, version: u64) -> Key {
+    Key::new(tenant(scope), format!("{ACCOUNT_EVENT_PREFIX}{version:010}"))
+}
+
+/// By the hash: the id comes from outside.
+pub(crate) fn customer(customer: &str) -> Key {
+    Key::new(format!("CUSTOMER#{}", sha256_hex(customer.as_bytes())), "CUSTOMER")
+}
+
+/// `vendor` is a word of ours; the id comes from outside.
+pub(crate) fn vendor_event(vendor: &str, id: &str) -> Key {
+    Key::new(format!("EVENT#{vendor}#{}", sha256_hex(id.as_bytes())), "EVENT")
+}
+
+pub(crate) fn unreadable_event(vendor: &str, id: &str) -> Key {
+    Key { sk: "UNREADABLE".to_owned(), ..vendor_event(vendor, id) }
 }
 
 pub(crate) const LEDGER_PREFIX: &str = "LEDGER#";

@@ -7,6 +7,7 @@
 mod accounts;
 mod api_keys;
 mod audit;
+mod billing_account;
 mod db;
 mod devices;
 mod erasure;
@@ -34,6 +35,7 @@ mod throttle;
 mod usage;
 mod users;
 mod version;
+mod webhooks;
 
 use std::sync::Arc;
 
@@ -42,6 +44,7 @@ use tenantry_domain::{Clock, Millis, plans::Plans};
 pub use accounts::ProfileChanges;
 pub use api_keys::{ApiKey, ApiKeyChange, NewApiKey};
 pub use audit::{AuditActor, AuditFilter, AuditRow, Change, NewAudit, Origin};
+pub use billing_account::AccountEvent;
 pub use devices::Seen;
 pub use erasure::Erased;
 pub use error::{Result, StoreError};
@@ -63,6 +66,7 @@ pub use throttle::{Admitted, GuessRule, WindowRule};
 pub use usage::{Page, RollUp, RollUpKey, Sums, WriteReport};
 pub use users::{NewUser, User};
 pub use version::{Changed, Precondition, Version};
+pub use webhooks::{ClaimedEvent, EventClaim};
 
 /// The store: cheap to clone, one per process.
 #[derive(Clone)]

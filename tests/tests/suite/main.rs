@@ -16,6 +16,7 @@ mod audit;
 mod auth;
 mod conventions;
 mod costs;
+mod credits;
 mod erasure;
 mod expiry;
 mod gateway_input;
@@ -25,6 +26,7 @@ mod mailer;
 mod members;
 mod metering;
 mod passwords;
+mod plan_changes;
 mod quota_reset;
 mod reconcile;
 #[cfg(unix)]

@@ -21,7 +21,7 @@ pub(super) const PERIOD: &str = "period";
 pub(super) const LEFT: &str = "left";
 pub(super) const PLAN_VERSION: &str = "plan_version";
 pub(super) const PLAN_UNTIL: &str = "plan_until";
-pub(super) const PARTIAL: &str = "partial";
+pub(super) const PARTIAL: &str = "counted_partly";
 pub(crate) const CREDITS_EXPIRE_AT: &str = "credits_expire_at";
 
 pub(crate) fn new_meter(scope: &TenantScope, meter: &Meter) -> Item {

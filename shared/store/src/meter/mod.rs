@@ -108,7 +108,7 @@ impl Store {
             .update(&keys::meter(scope))
             .update_expression(
                 "SET #period = :new, #plan = :plan, #left = :fresh, given = :given, #interval = :interval, \
-                 #burst = :burst, max_holds = :max_holds REMOVE partial",
+                 #burst = :burst, max_holds = :max_holds REMOVE counted_partly",
             )
             // The closing row repeats what is left, so nothing may have been settled since it was read.
             .condition_expression("#period = :old AND #left = :left")
