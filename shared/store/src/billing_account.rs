@@ -1,6 +1,6 @@
 //! A tenant's billing account, its history, and which tenant a vendor's customer is.
 
-use aws_sdk_dynamodb::types::{Put, TransactWriteItem};
+use aws_sdk_dynamodb::types::{AttributeValue, Put, TransactWriteItem, builders::PutBuilder};
 use tenantry_domain::{
     Millis, Standing,
     account::{Account, Prepaid, Subscription},
@@ -9,28 +9,29 @@ use tenantry_domain::{
 use crate::{
     Page, Store, TenantScope,
     db::{Range, Transacted, build, prefix_end},
-    error::Result,
-    item::{Item, NewItem, Reader},
+    error::{Result, StoreError},
+    item::{Item, NewItem, Reader, n, s},
     keys,
 };
 
-/// One state of an account that differed from the one before in what the tenant has.
+/// Something that happened to what a tenant has bought, as the vendor told it. The vendor's events come in any order and
+/// more than once, so each is a row under its own time and name, and the history ends up the same.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AccountEvent {
-    /// The version of the account.
-    pub version: u64,
-    /// When.
+    /// When it happened.
     pub at: Millis,
-    /// The plan that the tenant has from then on.
-    pub plan: String,
-    /// The subscription's status.
-    pub status: Option<String>,
+    /// The vendor's id for it, or ours.
+    pub id: String,
+    /// What happened, in the vendor's words: `customer.subscription.updated`.
+    pub kind: String,
     /// The subscription.
     pub subscription: Option<String>,
+    /// Its status after it.
+    pub status: Option<String>,
+    /// The plan that it is for.
+    pub plan: Option<String>,
     /// Whether it ends with its period.
     pub cancel_at_period_end: bool,
-    /// What brought it about.
-    pub cause: String,
 }
 
 impl Store {
@@ -44,57 +45,79 @@ impl Store {
     }
 
     /// Writes `account` over the state of its `version`, as the next one. `None` when that is not the state any more:
-    /// then nothing was written, and whoever asks looks again, at the vendor too. A change of what the tenant has is
-    /// told in the history, with its `cause`.
+    /// then nothing was written, and whoever asks looks again, at the vendor too.
     ///
     /// # Errors
     /// [`StoreError`](crate::StoreError).
-    pub async fn write_account(
+    pub async fn write_account(&self, scope: &TenantScope, account: Account) -> Result<Option<Account>> {
+        let (next, put) = self.next_account(scope, account);
+        let write = TransactWriteItem::builder().put(build(put.build())?).build();
+        Ok(match self.transact_apart(vec![write]).await? {
+            Transacted::Done => Some(next),
+            Transacted::Refused(_) => None,
+        })
+    }
+
+    /// The same, once for `key`: [`Store::add_credits`] has the same kind of keys. `None` also when that key was used
+    /// before, which [`Store::is_booked`] tells apart.
+    ///
+    /// # Errors
+    /// [`StoreError`](crate::StoreError).
+    pub async fn write_account_once(
         &self,
         scope: &TenantScope,
         account: Account,
-        before: &Account,
-        cause: &str,
+        key: &str,
     ) -> Result<Option<Account>> {
-        let next = Account { version: account.version + 1, ..account };
-        let condition = if account.version == 0 { "attribute_not_exists(pk)" } else { "version = :seen" };
-        let put = Put::builder()
+        let (next, put) = self.next_account(scope, account);
+        let key = NewItem::at(&keys::booking(scope, key)).text("org", scope.org().as_str()).build();
+        let once = Put::builder()
             .table_name(&*self.table)
-            .set_item(Some(account_item(scope, &next)))
-            .condition_expression(condition);
-        let put = if account.version == 0 {
-            put
-        } else {
-            put.expression_attribute_values(":seen", crate::item::n(account.version))
-        };
-        let mut writes = vec![TransactWriteItem::builder().put(build(put.build())?).build()];
-        if has(&next) != has(before) {
-            let put = Put::builder().table_name(&*self.table).set_item(Some(self.event_item(scope, &next, cause)));
-            writes.push(TransactWriteItem::builder().put(build(put.build())?).build());
-        }
+            .set_item(Some(key))
+            .condition_expression("attribute_not_exists(pk)");
+        let writes = vec![
+            TransactWriteItem::builder().put(build(put.build())?).build(),
+            TransactWriteItem::builder().put(build(once.build())?).build(),
+        ];
         Ok(match self.transact_apart(writes).await? {
             Transacted::Done => Some(next),
             Transacted::Refused(_) => None,
         })
     }
 
-    fn event_item(&self, scope: &TenantScope, account: &Account, cause: &str) -> Item {
-        let subscription = account.subscription.as_ref();
-        let mut item = NewItem::at(&keys::account_event(scope, account.version))
-            .text("org", scope.org().as_str())
-            .number("version", account.version)
-            .number("at", self.now())
-            .text("plan", account.plan.as_deref().unwrap_or(&self.plans.first().id))
-            .optional("status", subscription.map(|s| s.standing.status.as_str()))
-            .optional("subscription", subscription.map(|s| s.id.as_str()))
-            .text("cause", cause);
-        if subscription.is_some_and(|s| s.cancel_at_period_end) {
-            item = item.set("cancel_at_period_end", aws_sdk_dynamodb::types::AttributeValue::Bool(true));
-        }
-        item.build()
+    fn next_account(&self, scope: &TenantScope, account: Account) -> (Account, PutBuilder) {
+        let seen = account.version;
+        let next = Account { version: seen + 1, ..account };
+        let put = Put::builder().table_name(&*self.table).set_item(Some(account_item(scope, &next)));
+        let put = match seen {
+            0 => put.condition_expression("attribute_not_exists(pk)"),
+            _ => put.condition_expression("version = :seen").expression_attribute_values(":seen", n(seen)),
+        };
+        (next, put)
     }
 
-    /// What the tenant had, newest first.
+    /// Notes that something happened. Twice is once.
+    ///
+    /// # Errors
+    /// [`StoreError`](crate::StoreError).
+    pub async fn note_account_event(&self, scope: &TenantScope, event: &AccountEvent) -> Result<()> {
+        let mut item = NewItem::at(&keys::account_event(scope, event.at, &event.id))
+            .text("org", scope.org().as_str())
+            .text("id", &event.id)
+            .number("at", event.at)
+            .text("kind", &event.kind)
+            .optional("subscription", event.subscription.as_deref())
+            .optional("status", event.status.as_deref())
+            .optional("plan", event.plan.as_deref());
+        if event.cancel_at_period_end {
+            item = item.set("cancel_at_period_end", AttributeValue::Bool(true));
+        }
+        let put = self.db.put_item().table_name(&*self.table).set_item(Some(item.build()));
+        put.send().await.map_err(StoreError::from_sdk)?;
+        Ok(())
+    }
+
+    /// What happened, newest first.
     ///
     /// # Errors
     /// [`StoreError`](crate::StoreError); `BadCursor` for a cursor of another list.
@@ -126,16 +149,8 @@ impl Store {
                 .table_name(&*self.table)
                 .set_item(Some(link))
                 .condition_expression("attribute_not_exists(pk) OR org = :org")
-                .expression_attribute_values(":org", crate::item::s(scope.org().as_str()));
-            let next = Account { customer: Some(customer.to_owned()), version: account.version + 1, ..account };
-            let condition = if next.version == 1 { "attribute_not_exists(pk)" } else { "version = :seen" };
-            let mut row = Put::builder()
-                .table_name(&*self.table)
-                .set_item(Some(account_item(scope, &next)))
-                .condition_expression(condition);
-            if next.version > 1 {
-                row = row.expression_attribute_values(":seen", crate::item::n(next.version - 1));
-            }
+                .expression_attribute_values(":org", s(scope.org().as_str()));
+            let (_, row) = self.next_account(scope, Account { customer: Some(customer.to_owned()), ..account });
             let writes = vec![
                 TransactWriteItem::builder().put(build(put.build())?).build(),
                 TransactWriteItem::builder().put(build(row.build())?).build(),
@@ -156,14 +171,6 @@ impl Store {
         let stored = self.get(&keys::customer(customer), true).await?;
         stored.map(|item| Ok(TenantScope::of_registered(Reader(&item).parsed("org")?))).transpose()
     }
-}
-
-/// What counts as a change for the history.
-fn has(account: &Account) -> impl PartialEq {
-    let subscription = account.subscription.as_ref();
-    let subscription =
-        subscription.map(|s| (s.id.as_str(), s.standing.status.as_str(), s.plan.as_str(), s.cancel_at_period_end));
-    (account.plan.as_deref(), subscription)
 }
 
 fn account_item(scope: &TenantScope, account: &Account) -> Item {
@@ -188,7 +195,7 @@ fn account_item(scope: &TenantScope, account: &Account) -> Item {
             .number("sub_end", subscription.period_end)
             .number("sub_created", subscription.created_at);
         if subscription.cancel_at_period_end {
-            item = item.set("sub_cancels", aws_sdk_dynamodb::types::AttributeValue::Bool(true));
+            item = item.set("sub_cancels", AttributeValue::Bool(true));
         }
         if let Some(since) = subscription.standing.past_due_since {
             item = item.number("sub_past_due", since);
@@ -238,12 +245,12 @@ fn read_event(item: &Item) -> Result<AccountEvent> {
     let reader = Reader(item);
     let owned = |text: Option<&str>| text.map(ToOwned::to_owned);
     Ok(AccountEvent {
-        version: reader.number("version")?,
         at: reader.number("at")?,
-        plan: reader.text("plan")?.to_owned(),
-        status: owned(reader.optional_text("status")?),
+        id: reader.text("id")?.to_owned(),
+        kind: reader.text("kind")?.to_owned(),
         subscription: owned(reader.optional_text("subscription")?),
+        status: owned(reader.optional_text("status")?),
+        plan: owned(reader.optional_text("plan")?),
         cancel_at_period_end: reader.flag("cancel_at_period_end"),
-        cause: reader.text("cause")?.to_owned(),
     })
 }

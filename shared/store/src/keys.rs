@@ -14,7 +14,7 @@
 //! | `T#<org>` | `CLOSE#<period>` | the meter as a period ended |
 //! | `T#<org>` | `BUDGET#<period>#<key>` | what was used of a key's budget |
 //! | `T#<org>` | `ACCOUNT` | billing account |
-//! | `T#<org>` | `ACCOUNT#<version>` | what the tenant had from then on |
+//! | `T#<org>` | `ACCOUNT#<time>#<sha256>` | what happened to what the tenant has bought |
 //! | `T#<org>` | `LEDGER#<time>#<led>` | change of credits |
 //! | `T#<org>` | `BOOKED#<sha256>` | that a change of credits was booked |
 //! | `T#<org>` | `TSES#<tus>#<ses>` | session of a tenant user |
@@ -165,8 +165,9 @@ pub(crate) fn account(scope: &TenantScope) -> Key {
 
 pub(crate) const ACCOUNT_EVENT_PREFIX: &str = "ACCOUNT#";
 
-pub(crate) fn account_event(scope: &TenantScope, version: u64) -> Key {
-    Key::new(tenant(scope), format!("{ACCOUNT_EVENT_PREFIX}{version:010}"))
+/// By the hash: ids come from vendors.
+pub(crate) fn account_event(scope: &TenantScope, at: i64, id: &str) -> Key {
+    Key::new(tenant(scope), format!("{ACCOUNT_EVENT_PREFIX}{at:015}#{}", &sha256_hex(id.as_bytes())[..32]))
 }
 
 /// By the hash: the id comes from outside.

@@ -119,7 +119,8 @@ impl Store {
     ) -> Result<Option<Booked>> {
         let key = NewItem::at(&keys::booking(scope, new.key)).text("org", scope.org().as_str());
         let mut writes = vec![];
-        for item in [key.text("row", row.id.as_str()).build(), row_item(scope, &row)] {
+        let key = key.text("row", row.id.as_str()).number("at", row.at);
+        for item in [key.build(), row_item(scope, &row)] {
             let put = Put::builder()
                 .table_name(&*self.table)
                 .set_item(Some(item))
@@ -132,6 +133,25 @@ impl Store {
             Transacted::Refused(reasons) if reasons[0] => Some(Booked::Before),
             Transacted::Refused(_) => None,
         })
+    }
+
+    /// Whether a change with this key was booked.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn is_booked(&self, scope: &TenantScope, key: &str) -> Result<bool> {
+        Ok(self.get(&keys::booking(scope, key), true).await?.is_some())
+    }
+
+    /// The row that was booked with this key, if one was.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn booked(&self, scope: &TenantScope, key: &str) -> Result<Option<LedgerRow>> {
+        let Some(booking) = self.get(&keys::booking(scope, key), true).await? else { return Ok(None) };
+        let reader = Reader(&booking);
+        let key = keys::ledger(scope, reader.number("at")?, &reader.parsed("row")?);
+        self.get(&key, true).await?.map(|item| read_row(&item)).transpose()
     }
 
     /// The rows, newest first.
