@@ -11,7 +11,7 @@ use aws_sdk_dynamodb::types::{AttributeValue, Delete, Put, TransactWriteItem};
 use tenantry_domain::{
     KeyId, Millis, UserId,
     plans::Limit,
-    roles::KeyScopes,
+    roles::{KeyScopes, Role},
     secret::{ApiKeySecret, TEST_PREFIX},
     usage::UsageEvent,
 };
@@ -167,7 +167,7 @@ impl Store {
     /// Creates a key, unless the tenant has `limit` already or is being deleted: then `None`, and nothing was written.
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// [`StoreError`]; `ActorChanged` when the person of the audit row does not manage keys any more.
     pub async fn create_api_key(
         &self,
         scope: &TenantScope,
@@ -212,10 +212,11 @@ impl Store {
             Limit::Unlimited => count.condition_expression(lives),
         };
         writes.push(TransactWriteItem::builder().update(build(count.build())?).build());
-        if let Some(audit) = audit {
-            writes.push(self.audit_write(scope, audit)?);
-        }
-        match self.transact(writes).await? {
+        let transacted = match audit {
+            Some(audit) => self.transact_as(scope, Role::Admin, writes, audit).await?,
+            None => self.transact(writes).await?,
+        };
+        match transacted {
             Transacted::Done => Ok(Some(key)),
             Transacted::Refused(_) => Ok(None),
         }
@@ -301,8 +302,7 @@ impl Store {
                 let row = self.versioned_update(&keys::api_key_lookup(hash), &Precondition::Any, &changes);
                 writes.push(TransactWriteItem::builder().update(build(row.build())?).build());
             }
-            writes.push(self.audit_write(scope, audit)?);
-            if matches!(self.transact(writes).await?, Transacted::Done) {
+            if matches!(self.transact_as(scope, Role::Admin, writes, audit).await?, Transacted::Done) {
                 self.key_cache.forget(listed.hashes());
                 return self.changed_key(scope, id).await;
             }
@@ -360,8 +360,7 @@ impl Store {
             if let Some(previous) = &listed.previous {
                 writes.push(self.forget_lookup(previous)?);
             }
-            writes.push(self.audit_write(scope, audit)?);
-            if matches!(self.transact(writes).await?, Transacted::Done) {
+            if matches!(self.transact_as(scope, Role::Admin, writes, audit).await?, Transacted::Done) {
                 self.key_cache.forget(listed.hashes());
                 return self.changed_key(scope, id).await;
             }
@@ -401,8 +400,7 @@ impl Store {
                 .expression_attribute_names("#keys", "keys")
                 .expression_attribute_values(":one", n(1));
             writes.push(TransactWriteItem::builder().update(build(count.build())?).build());
-            writes.push(self.audit_write(scope, audit)?);
-            let done = matches!(self.transact(writes).await?, Transacted::Done);
+            let done = matches!(self.transact_as(scope, Role::Admin, writes, audit).await?, Transacted::Done);
             self.key_cache.forget(listed.hashes());
             if done {
                 return Ok(Changed::Done(()));
