@@ -16,7 +16,7 @@ use crate::{
     State,
     me::{Me, me_of},
     register::NAME_CHARS,
-    tokens::gone,
+    tokens::signed_in,
 };
 
 /// Longest address of a picture.
@@ -157,10 +157,10 @@ pub(crate) async fn update(
     let (id, _) = caller.user()?;
     let org = caller.scope(Permission::ReadOrganization)?.org();
     let changes = request.checked()?;
-    // A disabled account's access tokens live on for minutes; its profile stays as it is.
-    state.store.user(id).await?.filter(|user| !user.disabled).ok_or_else(gone)?;
+    // The access tokens of an ended session live on for minutes; the profile stays as it is.
+    signed_in(&state, &caller).await?;
     let user = changed(state.store.change_profile(id, &changes, &expected).await?)?;
-    me_of(&state, user, org).await
+    me_of(&state, user, org, &caller).await
 }
 
 #[cfg(test)]

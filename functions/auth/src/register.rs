@@ -149,12 +149,12 @@ async fn register_named(
     let user = User::new(UserId::new(), email, password_hash, full_name, created_at);
     let org = OrgId::new();
     let created = store.create_user(&NewUser { user: &user, org: &org, org_name: &organization_name, plan }).await?;
-    let organization = Organization { id: org, name: organization_name, role: Role::Owner.into() };
+    let organization = Organization { id: org, name: organization_name, role: Role::Owner.into(), deletes_at: None };
     Ok(created.then_some((user, organization)))
 }
 
 /// A name for the organization of somebody who gave none.
-fn organization_of(owner: &str) -> String {
+pub(crate) fn organization_of(owner: &str) -> String {
     const SUFFIX: &str = "'s organization";
     let owner: String = owner.chars().take(NAME_CHARS - SUFFIX.len()).collect();
     format!("{owner}{SUFFIX}")

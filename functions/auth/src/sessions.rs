@@ -13,7 +13,7 @@ use tenantry_web::{
 };
 use utoipa::{IntoParams, ToSchema};
 
-use crate::State;
+use crate::{State, tokens::signed_in};
 
 /// A login on one device.
 #[derive(Debug, Serialize, ToSchema)]
@@ -141,9 +141,10 @@ pub(crate) async fn revoke(
     RequestOrigin(origin): RequestOrigin,
     Path(id): Path<String>,
 ) -> Result<StatusCode, ApiError> {
-    let (user, _) = caller.user()?;
+    // Whose session was ended from elsewhere does not end the others in turn.
+    let (user, _) = signed_in(&state, &caller).await?;
     let id: SessionId = id.parse().map_err(|_| ApiError::not_found())?;
-    if state.store.revoke_session(user, &id, &origin).await? {
+    if state.store.revoke_session(&user.id, &id, &origin).await? {
         Ok(StatusCode::NO_CONTENT)
     } else {
         Err(ApiError::not_found())

@@ -260,6 +260,7 @@ pub(crate) async fn list(
     Query(query): Query<ListQuery>,
 ) -> Result<Answer<ApiKeyList>, ApiError> {
     let scope = caller.scope(Permission::ManageKeys)?;
+    still_may(&state, &caller, Permission::ManageKeys).await?;
     let cursors = Cursors::new(&state.cursor_key, scope.org().as_str(), "api-keys");
     let position = query.cursor.as_deref().map(|cursor| cursors.open(cursor)).transpose()?;
     let page = state.store.api_keys(scope, query.limit.0, position.as_deref()).await?;
@@ -441,6 +442,7 @@ pub(crate) async fn revoke(
 ) -> Result<StatusCode, ApiError> {
     // The permission first: who may not revoke learns nothing from how an id is written.
     let scope = caller.scope(Permission::ManageKeys)?;
+    still_may(&state, &caller, Permission::ManageKeys).await?;
     let id: KeyId = ids.at(0)?;
     let audit = audit(&caller, "api_key.revoked", &id, vec![], &origin);
     changed(state.store.revoke_api_key(scope, &id, &expected, &audit).await?)?;

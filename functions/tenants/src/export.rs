@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tenantry_domain::{Resource, metering::Meter, roles::Permission, time::rfc3339, usage::UsageEvent};
 use tenantry_store::{ApiKey, AuditRow, Exported, RollUp};
-use tenantry_web::{ApiError, Caller, Query, cursor::Cursors};
+use tenantry_web::{ApiError, Caller, Query, cursor::Cursors, json::members};
 use utoipa::IntoParams;
 
 use crate::{
@@ -106,7 +106,7 @@ fn line(exported: Exported) -> Value {
             "id": user.id,
             "username": user.username.as_str(),
             "display_name": user.display_name,
-            "metadata": user.metadata.and_then(|text| serde_json::from_str::<Value>(&text).ok()),
+            "metadata": user.metadata.and_then(|text| members(text.as_bytes()).ok()),
             "has_password": user.password_hash.is_some(),
             "disabled": user.disabled,
             "created_at": rfc3339(user.created_at),

@@ -160,6 +160,8 @@ pub enum Actor {
     User(Role),
     /// A program with an API key of these scopes.
     Key(KeyScopes),
+    /// A signed-in person whose organization is being deleted.
+    Waiting,
 }
 
 impl Actor {
@@ -191,6 +193,8 @@ impl Actor {
                 | P::ExportData
                 | P::LoginTenantUsers => false,
             },
+            // What brings the organization back asks for the role that is stored.
+            Self::Waiting => matches!(permission, P::ReadOrganization),
             Self::Key(scopes) => match permission {
                 P::ReadOrganization => true,
                 P::CallModels => scopes.has(KeyScope::Models),
@@ -229,6 +233,26 @@ mod tests {
             assert!(Actor::User(Role::Owner).may(permission));
             assert!(!Actor::User(Role::Admin).may(permission) && !Actor::User(Role::Member).may(permission));
             assert!(!Actor::Key(KeyScope::ALL.into_iter().collect()).may(permission));
+        }
+    }
+
+    #[test]
+    fn who_waits_for_an_erasure_sees_the_organization_and_no_more() {
+        assert!(Actor::Waiting.may(Permission::ReadOrganization));
+        for permission in [
+            Permission::CallModels,
+            Permission::ReadUsage,
+            Permission::ManageKeys,
+            Permission::ReadMembers,
+            Permission::ManageMembers,
+            Permission::ManageOrganization,
+            Permission::OwnOrganization,
+            Permission::ManageTenantUsers,
+            Permission::LoginTenantUsers,
+            Permission::ReadAudit,
+            Permission::ExportData,
+        ] {
+            assert!(!Actor::Waiting.may(permission), "{permission:?}");
         }
     }
 

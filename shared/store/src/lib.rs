@@ -59,7 +59,7 @@ pub use meter::{Admission, Planned, Reservation, SettleOutcome, WithinBudget};
 pub use organizations::{MemberOf, Membership, Organization, OrganizationChange};
 pub use reconcile::{Difference, Look, Repair, Suspicion, TimeIsUp};
 pub use scope::TenantScope;
-pub use sessions::{Device, Rotation, Session};
+pub use sessions::{Device, MOST_SESSIONS, Rotation, Session};
 pub use tenant_sessions::{TenantRotation, TenantSession};
 pub use tenant_users::{TenantUser, TenantUserChange};
 pub use throttle::{Admitted, GuessRule, WindowRule};

@@ -53,10 +53,16 @@ pub fn line(pointer: &str, text: &str, max: usize) -> Result<String, ApiError> {
     if !(1..=max).contains(&text.chars().count()) {
         return Err(ApiError::invalid(pointer, format!("must be 1 to {max} characters")));
     }
-    if text.chars().any(char::is_control) {
+    if text.chars().any(|c| c.is_control() || breaks_lines(c)) {
         return Err(ApiError::invalid(pointer, "must be one line without control characters"));
     }
     Ok(text.to_owned())
+}
+
+/// Separators of lines and paragraphs, and what turns the direction of the text around it (Unicode, UAX 9): a name
+/// with one of these changes how others beside it are read.
+const fn breaks_lines(c: char) -> bool {
+    matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// [`line()`] for a field that may be left out.
@@ -202,7 +208,7 @@ mod tests {
     fn a_line_is_trimmed_and_counted_in_characters() {
         assert_eq!(line("/name", "  Ada ", 3).unwrap(), "Ada");
         assert_eq!(line("/name", "äöü", 3).unwrap(), "äöü");
-        for text in ["", "  ", "four", "a\nb", "a\0b"] {
+        for text in ["", "  ", "four", "a\nb", "a\0b", "a\u{2028}b", "a\u{202e}b"] {
             let error = line("/name", text, 3).unwrap_err();
             assert_eq!(error.code(), Code::InvalidValue, "{text:?}");
             assert!(error.to_problem("").detail.starts_with("name: "));

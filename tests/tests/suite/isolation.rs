@@ -10,8 +10,12 @@ mod stage;
 use std::collections::BTreeSet;
 
 use http::Method;
-use serde_json::Value;
-use tenantry_tests::{http::seen, platform::Reply};
+use serde_json::{Value, json};
+use tenantry_tests::{
+    http::{PASSWORD, seen, text},
+    log::Log,
+    platform::Reply,
+};
 
 use self::{
     slots::{Kind, Place, Slot},
@@ -118,7 +122,7 @@ async fn a_cursor_is_worth_nothing_to_another_tenant_or_list() {
 async fn an_idempotency_key_is_its_tenants_own() {
     let stage = Stage::set().await;
     let create = async |credential: &str| {
-        let body = serde_json::json!({"name": "shared"});
+        let body = json!({"name": "shared"});
         let mut request = tenantry_tests::platform::request(Method::POST, "/api/v1/api-keys", credential, &body);
         request.headers_mut().insert("idempotency-key", "the-same-text".parse().unwrap());
         stage.platform.send(request).await.expect(201)
@@ -155,4 +159,96 @@ fn kinds_of_ids_are_all_in_use() {
     }
     let document: Value = serde_json::from_str(&tenantry_host::openapi()).unwrap();
     assert!(document["paths"].as_object().unwrap().len() > 10);
+}
+
+/// What a line of the log may never have: the other tenant's word, keys, tokens, passwords, hashes and addresses.
+fn never_logged(stage: &Stage) -> Vec<String> {
+    let mut words: Vec<_> =
+        [CANARY, PASSWORD, "wk_live_", "wk_test_", "rt1.", "rt1t.", "eyJ", "$argon2", "@example.com"]
+            .map(ToOwned::to_owned)
+            .into();
+    let whole = stage.callers.iter().map(|caller| caller.credential.as_str()).chain([stage.other.as_str()]);
+    words.extend(whole.filter(|credential| !credential.is_empty()).map(ToOwned::to_owned));
+    // Parts of them too: some of a key, and what stands between the dots of a token.
+    words.extend(words.clone().iter().filter(|word| word.len() > 40).flat_map(|word| {
+        let parts = word.split(['.', '_']).filter(|part| part.len() > 20);
+        parts.map(|part| part[..20].to_owned()).collect::<Vec<_>>()
+    }));
+    words
+}
+
+#[tokio::test]
+async fn the_log_has_no_secret_no_address_and_nothing_of_what_tenants_say() {
+    let log = Log::capture();
+    let stage = Stage::set().await;
+    let platform = &stage.platform;
+    for slot in slots::all().iter().filter(|slot| !slot.spoils()) {
+        for caller in &stage.callers {
+            for whose in [Whose::Own, Whose::Foreign] {
+                let id = stage.id(slot.kind, whose).await;
+                ask(&stage, slot, caller, &id).await;
+            }
+        }
+    }
+    for path in slots::plain_reads() {
+        for caller in &stage.callers {
+            platform.get(&path, &caller.credential).await;
+        }
+    }
+    // What goes wrong is logged with more words than what goes well.
+    let owner = stage.callers[0].credential.as_str();
+    let address = "somebody@example.com";
+    let tokens = platform.register(address).await;
+    let refresh = async |tokens: &Value| platform.refresh(text(tokens, "/refresh_token")).await;
+    let second = refresh(&tokens).await.expect(200).json();
+    refresh(&second).await.expect(200);
+    refresh(&tokens).await.expect(401);
+    let flipped = |text: &str| format!("{}x", &text[..text.len() - 1]);
+    for credential in [flipped(owner), flipped(&stage.own.api_key), "Basic x".into(), format!("{owner}.{owner}")] {
+        platform.get("/api/v1/api-keys", &credential).await.expect(401);
+    }
+    let key = json!({"name": CANARY, "scopes": ["login"]});
+    let login = platform.post("/api/v1/api-keys", owner, key).await.expect(201).json();
+    for (path, body) in [
+        ("/api/v1/auth/register", json!({"email": address, "password": PASSWORD})),
+        ("/api/v1/auth/login", json!({"email": address, "password": CANARY})),
+        ("/api/v1/auth/login", json!({"email": format!("{CANARY}@example.com"), "password": PASSWORD})),
+        ("/api/v1/auth/login", json!({"email": CANARY, "password": PASSWORD})),
+        ("/api/v1/auth/login", json!({"api_key": login["secret"], "username": "nobody", "password": PASSWORD})),
+        ("/api/v1/auth/login", json!({CANARY: PASSWORD})),
+        ("/api/v1/auth/password/forgot", json!({"email": address})),
+        ("/api/v1/auth/password/reset", json!({"token": owner, "password": PASSWORD})),
+        ("/api/v1/auth/verify-email", json!({"token": owner})),
+        ("/api/v1/auth/refresh", json!({"refresh_token": flipped(text(&tokens, "/refresh_token"))})),
+        ("/api/v1/auth/logout", json!({"refresh_token": tokens["refresh_token"]})),
+        ("/api/v1/auth/password/change", json!({"current_password": CANARY, "new_password": PASSWORD})),
+        ("/api/v1/tenant-users", json!({"username": "otto", "password": PASSWORD, "metadata": {CANARY: CANARY}})),
+        ("/api/v1/invites/accept", json!({"token": CANARY})),
+        ("/api/v1/chat/completions", json!({"model": CANARY, "messages": [{"role": "user", "content": CANARY}]})),
+        (CANARY, json!({})),
+    ] {
+        let path = if path == CANARY {
+            format!("/api/v1/{CANARY}?{CANARY}={PASSWORD}").replace(' ', "+")
+        } else {
+            path.into()
+        };
+        for credential in ["", owner] {
+            platform.post(&path, credential, body.clone()).await;
+        }
+    }
+    platform.quiesce().await;
+    let letters = platform.host().outbox().letters();
+    assert!(!letters.is_empty());
+
+    let lines = log.text();
+    let count = |what: &str| lines.lines().filter(|line| line.contains(what)).count();
+    assert!(count("\"message\":\"request\"") > 100, "the log was not heard");
+    assert!(count("\"message\":\"mail\"") > 3 && count("an old refresh token came back") == 1, "nor what else is said");
+    assert!(count("an access token was refused") >= 1, "nor what is said for us alone");
+    let links = letters.iter().filter_map(|letter| letter.text.split_once("#token=")?.1.split_whitespace().next());
+    let forbidden = never_logged(&stage).into_iter().chain(links.map(|token| token[token.len() - 20..].to_owned()));
+    for word in forbidden {
+        let found = lines.lines().find(|line| line.contains(&word));
+        assert_eq!(found, None, "a line of the log has {word:?}");
+    }
 }

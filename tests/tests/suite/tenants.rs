@@ -330,3 +330,14 @@ async fn an_access_token_makes_no_key_once_its_session_has_ended() {
     let reply = platform.post("/api/v1/api-keys", access, json!({"name": "after"})).await.expect(401);
     assert_eq!(reply.code(), "unauthenticated");
 }
+
+#[tokio::test]
+async fn a_name_is_one_line_in_one_direction() {
+    let platform = platform().await;
+    let (_, token) = tenant(&platform).await;
+    for name in ["a\u{2028}b", "a\u{2029}b", "a\u{202e}b", "a\u{2066}b", "a\u{85}b", "a\r\nBcc: b"] {
+        for path in [KEYS, ORGANIZATIONS] {
+            problem(&platform.post(path, &token, json!({"name": name})).await, 422, "invalid_value");
+        }
+    }
+}
