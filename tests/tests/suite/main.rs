@@ -16,6 +16,7 @@ mod audit;
 mod auth;
 mod conventions;
 mod costs;
+mod document;
 mod erasure;
 mod expiry;
 mod gateway_input;
