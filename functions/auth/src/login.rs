@@ -9,7 +9,12 @@ use tenantry_domain::{
     roles::{Actor, Permission},
 };
 use tenantry_store::{AuditActor, Change, MemberOf, NewAudit, Origin, Seen, Store, User};
-use tenantry_web::{ApiError, Code, Json, error::Problem, extract::optional_line, origin::RequestOrigin};
+use tenantry_web::{
+    ApiError, Code, Json,
+    error::Problem,
+    extract::{Object, optional_line},
+    origin::RequestOrigin,
+};
 use utoipa::ToSchema;
 
 use crate::{
@@ -39,13 +44,14 @@ pub(crate) struct LoginRequest {
     /// An API key of the scope `login`: it says whose customer the tenant user is.
     api_key: Option<String>,
     /// The tenant user's name.
-    #[schema(min_length = 3, max_length = 64, example = "mike")]
+    #[schema(min_length = 3, max_length = 64, pattern = "^[A-Za-z0-9._@+-]+$", example = "mike")]
     username: Option<String>,
     /// The account's password.
     #[schema(format = Password)]
     password: String,
     /// The device that the session is for.
-    device: Option<Device>,
+    #[schema(value_type = Option<Device>)]
+    device: Option<Object<Device>>,
 }
 
 /// What a client says about its device, shown to the person in the list of sessions.
@@ -53,16 +59,35 @@ pub(crate) struct LoginRequest {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Device {
     /// The client's own name for the device.
-    #[schema(min_length = 1, max_length = 100)]
+    #[schema(
+        min_length = 1,
+        max_length = 100,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$"
+    )]
     id: Option<String>,
     /// Name for people.
-    #[schema(min_length = 1, max_length = 100, example = "Ada's phone")]
+    #[schema(
+        min_length = 1,
+        max_length = 100,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$",
+        example = "Ada's phone"
+    )]
     name: Option<String>,
     /// Kind of device.
-    #[schema(min_length = 1, max_length = 100, example = "phone")]
+    #[schema(
+        min_length = 1,
+        max_length = 100,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$",
+        example = "phone"
+    )]
     r#type: Option<String>,
     /// Version of the client's program.
-    #[schema(min_length = 1, max_length = 100, example = "2.4.1")]
+    #[schema(
+        min_length = 1,
+        max_length = 100,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$",
+        example = "2.4.1"
+    )]
     app_version: Option<String>,
 }
 
@@ -123,7 +148,7 @@ pub(crate) async fn login(
     Json(request): Json<LoginRequest>,
 ) -> Result<NotStored<SignedIn>, ApiError> {
     let LoginRequest { email, api_key, username, password, device } = request;
-    let device = device.unwrap_or_default().checked(&origin)?;
+    let device = device.unwrap_or_default().0.checked(&origin)?;
     let missing =
         |name: &str| ApiError::field(Code::InvalidBody, format!("/{name}"), format!("missing field `{name}`"));
     let email = match (email, api_key, username) {

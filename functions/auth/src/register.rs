@@ -39,10 +39,20 @@ pub(crate) struct RegisterRequest {
     #[schema(format = Password, min_length = 8, max_length = 128)]
     password: String,
     /// Name of the person.
-    #[schema(min_length = 1, max_length = 100, example = "Ada Lovelace")]
+    #[schema(
+        min_length = 1,
+        max_length = 100,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$",
+        example = "Ada Lovelace"
+    )]
     full_name: Option<String>,
     /// Name of the organization; made from the person's when left out.
-    #[schema(min_length = 1, max_length = 100, example = "Analytical Engines")]
+    #[schema(
+        min_length = 1,
+        max_length = 100,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$",
+        example = "Analytical Engines"
+    )]
     organization_name: Option<String>,
 }
 

@@ -19,7 +19,7 @@ use crate::{
 #[serde(deny_unknown_fields)]
 pub(crate) struct SwitchRequest {
     /// One of the caller's organizations.
-    #[schema(example = "org_068b0kx0fawcp8yv9p2zkv5a5r")]
+    #[schema(example = "org_068b0kx0fawcp8yv9p2zkv5a5r", pattern = "^org_[0-9a-hjkmnp-tv-z]{25}[048cgmrw]$")]
     organization_id: String,
     /// The session's refresh token. With it the answer has the next one; without it nothing is answered that outlives
     /// the access token of the call.

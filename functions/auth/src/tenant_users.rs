@@ -47,7 +47,7 @@ const TRIES: usize = 5;
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct TenantUser {
     /// The person; a name may be given to somebody else later, this is not.
-    #[schema(value_type = String, example = "tus_068b0kx0fawcp8yv9p2zkv5a5r")]
+    #[schema(value_type = String, example = "tus_068b0kx0fawcp8yv9p2zkv5a5r", pattern = "^tus_[0-9a-hjkmnp-tv-z]{25}[048cgmrw]$")]
     id: TenantUserId,
     /// The name they sign in with, in lower case.
     #[schema(example = "mike")]
@@ -102,6 +102,7 @@ pub(crate) struct TenantUserQuery {
     #[param(value_type = Option<u16>, minimum = 1, maximum = 100, default = 50)]
     limit: PageLimit,
     /// `next_cursor` of the page before.
+    #[param(pattern = "^[A-Za-z0-9_-]{22,}$")]
     cursor: Option<String>,
 }
 
@@ -110,17 +111,21 @@ pub(crate) struct TenantUserQuery {
 #[serde(deny_unknown_fields)]
 pub(crate) struct CreateTenantUserRequest {
     /// 3 to 64 letters a to z, digits, or `. _ - @ +`. Upper and lower case are the same name.
-    #[schema(min_length = 3, max_length = 64, example = "mike")]
+    #[schema(min_length = 3, max_length = 64, pattern = "^[A-Za-z0-9._@+-]+$", example = "mike")]
     username: String,
     /// Without one they cannot sign in with a password.
     #[schema(format = Password, min_length = 8, max_length = 128)]
     password: Option<String>,
     /// Name for people.
-    #[schema(min_length = 1, max_length = 100)]
+    #[schema(
+        min_length = 1,
+        max_length = 100,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$"
+    )]
     display_name: Option<String>,
     /// Whatever the tenant keeps there, 4 KB at most.
     #[serde(default)]
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Object)]
     metadata: Object,
     /// May not sign in.
     #[serde(default)]
@@ -137,7 +142,7 @@ pub(crate) struct UpdateTenantUserRequest {
     password: Option<Option<String>>,
     /// Name for people.
     #[serde(default, deserialize_with = "given")]
-    #[schema(value_type = Option<String>, min_length = 1, max_length = 100)]
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 100, pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$")]
     display_name: Option<Option<String>>,
     /// The whole of it.
     #[serde(default, deserialize_with = "given")]
@@ -145,7 +150,7 @@ pub(crate) struct UpdateTenantUserRequest {
     metadata: Option<Option<Object>>,
     /// Whether they may not sign in.
     #[serde(default, deserialize_with = "given")]
-    #[schema(value_type = Option<bool>)]
+    #[schema(value_type = bool)]
     disabled: Option<bool>,
 }
 
@@ -280,7 +285,7 @@ pub(crate) async fn create(
     path = "/api/v1/tenant-users/{username}",
     tag = "tenant users",
     operation_id = "update_tenant_user",
-    params(("username" = String, Path, description = "The tenant user's name."), IfMatch),
+    params(("username" = String, Path, description = "The tenant user's name.", min_length = 3, max_length = 64, pattern = "^[A-Za-z0-9._@+-]+$"), IfMatch),
     request_body = UpdateTenantUserRequest,
     security(("bearer" = [])),
     responses(
@@ -336,7 +341,7 @@ pub(crate) async fn update(
     path = "/api/v1/tenant-users/{username}",
     tag = "tenant users",
     operation_id = "delete_tenant_user",
-    params(("username" = String, Path, description = "The tenant user's name."), IfMatch),
+    params(("username" = String, Path, description = "The tenant user's name.", min_length = 3, max_length = 64, pattern = "^[A-Za-z0-9._@+-]+$"), IfMatch),
     security(("bearer" = [])),
     responses(
         (status = 204, description = "Deleted."),

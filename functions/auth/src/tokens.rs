@@ -21,7 +21,7 @@ pub(crate) const SESSION_LASTS: Millis = 30 * 24 * 60 * 60 * 1000;
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct User {
     /// The person.
-    #[schema(value_type = String, example = "usr_068b0kx0fawcp8yv9p2zkv5a5r")]
+    #[schema(value_type = String, example = "usr_068b0kx0fawcp8yv9p2zkv5a5r", pattern = "^usr_[0-9a-hjkmnp-tv-z]{25}[048cgmrw]$")]
     id: UserId,
     /// Address, in lower case.
     email: String,
@@ -38,10 +38,10 @@ pub(crate) struct User {
     #[schema(required)]
     phone: Option<String>,
     /// Language of mails, `en` or `zh`; `null` for that of the client.
-    #[schema(required, example = "en")]
+    #[schema(required, value_type = Option<crate::profile::Language>)]
     preferred_language: Option<String>,
     /// How the console looks: `light`, `dark` or `system`.
-    #[schema(required, example = "system")]
+    #[schema(required, value_type = Option<crate::profile::Theme>)]
     theme_preference: Option<String>,
     /// When they registered.
     #[schema(format = DateTime)]
@@ -69,7 +69,7 @@ impl From<&StoredUser> for User {
 #[schema(as = OrganizationOfUser)]
 pub(crate) struct Organization {
     /// The organization.
-    #[schema(value_type = String, example = "org_068b0kx0fawcp8yv9p2zkv5a5r")]
+    #[schema(value_type = String, example = "org_068b0kx0fawcp8yv9p2zkv5a5r", pattern = "^org_[0-9a-hjkmnp-tv-z]{25}[048cgmrw]$")]
     pub(crate) id: OrgId,
     /// Its name.
     pub(crate) name: String,

@@ -49,7 +49,7 @@ const NAME_CHARS: usize = 100;
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct ApiKey {
     /// The key's public name.
-    #[schema(value_type = String, example = "key_068b0kx0fawcp8yv9p2zkv5a5r")]
+    #[schema(value_type = String, example = "key_068b0kx0fawcp8yv9p2zkv5a5r", pattern = "^key_[0-9a-hjkmnp-tv-z]{25}[048cgmrw]$")]
     id: KeyId,
     /// Name for people.
     name: String,
@@ -84,7 +84,7 @@ pub(crate) struct ApiKey {
     #[schema(format = DateTime)]
     created_at: String,
     /// Who created it.
-    #[schema(value_type = String, example = "usr_068b0kx0fawcp8yv9p2zkv5a5r")]
+    #[schema(value_type = String, example = "usr_068b0kx0fawcp8yv9p2zkv5a5r", pattern = "^usr_[0-9a-hjkmnp-tv-z]{25}[048cgmrw]$")]
     created_by: UserId,
 }
 
@@ -168,7 +168,12 @@ pub(crate) struct ApiKeyList {
 #[serde(deny_unknown_fields)]
 pub(crate) struct CreateApiKeyRequest {
     /// Name for people.
-    #[schema(min_length = 1, max_length = 100, example = "production")]
+    #[schema(
+        min_length = 1,
+        max_length = 100,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$",
+        example = "production"
+    )]
     name: String,
     /// What it may be used for; `models` and `usage` when left out.
     #[schema(min_items = 1)]
@@ -192,11 +197,11 @@ pub(crate) struct CreateApiKeyRequest {
 pub(crate) struct UpdateApiKeyRequest {
     /// Name for people.
     #[serde(default, deserialize_with = "given")]
-    #[schema(value_type = Option<String>, min_length = 1, max_length = 100)]
+    #[schema(value_type = String, min_length = 1, max_length = 100, pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$")]
     name: Option<String>,
     /// What it may be used for.
     #[serde(default, deserialize_with = "given")]
-    #[schema(value_type = Option<Vec<KeyScopeName>>, min_items = 1)]
+    #[schema(value_type = Vec<KeyScopeName>, min_items = 1)]
     scopes: Option<Vec<KeyScopeName>>,
     /// From when it is refused; never when `null`.
     #[serde(default, deserialize_with = "given")]
@@ -204,7 +209,7 @@ pub(crate) struct UpdateApiKeyRequest {
     expires_at: Option<Option<String>>,
     /// Whether it is switched off.
     #[serde(default, deserialize_with = "given")]
-    #[schema(value_type = Option<bool>)]
+    #[schema(value_type = bool)]
     disabled: Option<bool>,
     /// What it may use in a month, all parts of it; as much as the plan allows when `null`.
     #[serde(default, deserialize_with = "given")]
@@ -327,7 +332,7 @@ pub(crate) async fn create(
     path = "/api/v1/api-keys/{id}",
     tag = "api keys",
     operation_id = "update_api_key",
-    params(("id" = String, Path, description = "The key."), IfMatch),
+    params(("id" = String, Path, description = "The key.", pattern = "^key_[0-9a-hjkmnp-tv-z]{25}[048cgmrw]$"), IfMatch),
     request_body = UpdateApiKeyRequest,
     security(("bearer" = [])),
     responses(
@@ -388,7 +393,7 @@ pub(crate) async fn update(
     path = "/api/v1/api-keys/{id}/rotate",
     tag = "api keys",
     operation_id = "rotate_api_key",
-    params(("id" = String, Path, description = "The key."), IfMatch),
+    params(("id" = String, Path, description = "The key.", pattern = "^key_[0-9a-hjkmnp-tv-z]{25}[048cgmrw]$"), IfMatch),
     request_body(content = Option<RotateApiKeyRequest>, description = "How long the old secret stays good."),
     security(("bearer" = [])),
     responses((status = 200, description = "The key with its new secret.", body = CreatedApiKey), WriteRefusals),
@@ -429,7 +434,7 @@ pub(crate) async fn rotate(
     path = "/api/v1/api-keys/{id}",
     tag = "api keys",
     operation_id = "revoke_api_key",
-    params(("id" = String, Path, description = "The key."), IfMatch),
+    params(("id" = String, Path, description = "The key.", pattern = "^key_[0-9a-hjkmnp-tv-z]{25}[048cgmrw]$"), IfMatch),
     security(("bearer" = [])),
     responses((status = 204, description = "Revoked."), ActRefusals),
 )]

@@ -27,6 +27,7 @@ const ROWS: u16 = 500;
 #[into_params(parameter_in = Query)]
 pub(crate) struct ExportQuery {
     /// `x-next-cursor` of the page before.
+    #[param(pattern = "^[A-Za-z0-9_-]{22,}$")]
     cursor: Option<String>,
 }
 
@@ -41,7 +42,7 @@ pub(crate) struct ExportQuery {
     path = "/api/v1/organizations/{id}/export",
     tag = "organizations",
     operation_id = "export_organization",
-    params(("id" = String, Path, description = "The organization."), ExportQuery),
+    params(("id" = String, Path, description = "The organization.", pattern = "^org_[0-9a-hjkmnp-tv-z]{25}[048cgmrw]$"), ExportQuery),
     security(("bearer" = [])),
     responses(
         (

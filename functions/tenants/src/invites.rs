@@ -45,14 +45,14 @@ const INVITES: WindowRule = WindowRule { most: 200, window: 24 * 60 * 60 * 1000 
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Invite {
     /// The invitation.
-    #[schema(value_type = String, example = "inv_068b0kx0fawcp8yv9p2zkv5a5r")]
+    #[schema(value_type = String, example = "inv_068b0kx0fawcp8yv9p2zkv5a5r", pattern = "^inv_[0-9a-hjkmnp-tv-z]{25}[048cgmrw]$")]
     id: InviteId,
     /// Who is invited.
     email: String,
     /// What they will be.
     role: RoleName,
     /// Who invited them.
-    #[schema(value_type = String, example = "usr_068b0kx0fawcp8yv9p2zkv5a5r")]
+    #[schema(value_type = String, example = "usr_068b0kx0fawcp8yv9p2zkv5a5r", pattern = "^usr_[0-9a-hjkmnp-tv-z]{25}[048cgmrw]$")]
     invited_by: UserId,
     /// When.
     #[schema(format = DateTime)]
@@ -124,7 +124,7 @@ pub(crate) struct AcceptRequest {
     path = "/api/v1/organizations/{id}/members",
     tag = "members",
     operation_id = "invite_member",
-    params(("id" = String, Path, description = "The organization.")),
+    params(("id" = String, Path, description = "The organization.", pattern = "^org_[0-9a-hjkmnp-tv-z]{25}[048cgmrw]$")),
     request_body = InviteRequest,
     security(("bearer" = [])),
     responses(
@@ -240,7 +240,7 @@ async fn invitation_mail(
     path = "/api/v1/organizations/{id}/invites",
     tag = "members",
     operation_id = "list_invites",
-    params(("id" = String, Path, description = "The organization."), ListQuery),
+    params(("id" = String, Path, description = "The organization.", pattern = "^org_[0-9a-hjkmnp-tv-z]{25}[048cgmrw]$"), ListQuery),
     security(("bearer" = [])),
     responses((status = 200, description = "A page of invitations.", body = InviteList), ReadRefusals),
 )]
@@ -267,8 +267,8 @@ pub(crate) async fn list(
     tag = "members",
     operation_id = "revoke_invite",
     params(
-        ("id" = String, Path, description = "The organization."),
-        ("invite_id" = String, Path, description = "The invitation."),
+        ("id" = String, Path, description = "The organization.", pattern = "^org_[0-9a-hjkmnp-tv-z]{25}[048cgmrw]$"),
+        ("invite_id" = String, Path, description = "The invitation.", pattern = "^inv_[0-9a-hjkmnp-tv-z]{25}[048cgmrw]$"),
     ),
     security(("bearer" = [])),
     responses((status = 204, description = "Revoked."), ActRefusals),

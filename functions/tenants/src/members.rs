@@ -26,7 +26,7 @@ const TRIES: usize = 5;
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Member {
     /// The person.
-    #[schema(value_type = String, example = "usr_068b0kx0fawcp8yv9p2zkv5a5r")]
+    #[schema(value_type = String, example = "usr_068b0kx0fawcp8yv9p2zkv5a5r", pattern = "^usr_[0-9a-hjkmnp-tv-z]{25}[048cgmrw]$")]
     user_id: UserId,
     /// Their address. To those who manage no members, the others' are shown as `g***@example.com`.
     #[schema(required, example = "grace@example.com")]
@@ -86,7 +86,7 @@ pub(crate) struct UpdateMemberRequest {
 #[serde(deny_unknown_fields)]
 pub(crate) struct TransferRequest {
     /// One of its members.
-    #[schema(example = "usr_068b0kx0fawcp8yv9p2zkv5a5r")]
+    #[schema(example = "usr_068b0kx0fawcp8yv9p2zkv5a5r", pattern = "^usr_[0-9a-hjkmnp-tv-z]{25}[048cgmrw]$")]
     user_id: String,
 }
 
@@ -98,7 +98,7 @@ pub(crate) struct TransferRequest {
     path = "/api/v1/organizations/{id}/members",
     tag = "members",
     operation_id = "list_members",
-    params(("id" = String, Path, description = "The organization."), ListQuery),
+    params(("id" = String, Path, description = "The organization.", pattern = "^org_[0-9a-hjkmnp-tv-z]{25}[048cgmrw]$"), ListQuery),
     security(("bearer" = [])),
     responses((status = 200, description = "A page of members.", body = MemberList), ReadRefusals),
 )]
@@ -135,8 +135,8 @@ pub(crate) async fn list(
     tag = "members",
     operation_id = "update_member",
     params(
-        ("id" = String, Path, description = "The organization."),
-        ("user_id" = String, Path, description = "The member."),
+        ("id" = String, Path, description = "The organization.", pattern = "^org_[0-9a-hjkmnp-tv-z]{25}[048cgmrw]$"),
+        ("user_id" = String, Path, description = "The member.", pattern = "^usr_[0-9a-hjkmnp-tv-z]{25}[048cgmrw]$"),
     ),
     request_body = UpdateMemberRequest,
     security(("bearer" = [])),
@@ -180,8 +180,8 @@ pub(crate) async fn update(
     tag = "members",
     operation_id = "remove_member",
     params(
-        ("id" = String, Path, description = "The organization."),
-        ("user_id" = String, Path, description = "The member."),
+        ("id" = String, Path, description = "The organization.", pattern = "^org_[0-9a-hjkmnp-tv-z]{25}[048cgmrw]$"),
+        ("user_id" = String, Path, description = "The member.", pattern = "^usr_[0-9a-hjkmnp-tv-z]{25}[048cgmrw]$"),
     ),
     security(("bearer" = [])),
     responses((status = 204, description = "Removed."), ActRefusals),
@@ -223,7 +223,7 @@ pub(crate) async fn remove(
     path = "/api/v1/organizations/{id}/transfer",
     tag = "members",
     operation_id = "transfer_organization",
-    params(("id" = String, Path, description = "The organization.")),
+    params(("id" = String, Path, description = "The organization.", pattern = "^org_[0-9a-hjkmnp-tv-z]{25}[048cgmrw]$")),
     request_body = TransferRequest,
     security(("bearer" = [])),
     responses((status = 200, description = "The new owner.", body = Member), WriteRefusals),

@@ -1,13 +1,16 @@
 //! Extractors whose errors name the field, in the one error type.
 
-use std::str::FromStr;
+use std::{fmt, marker::PhantomData, str::FromStr};
 
 use axum::{
     body::Bytes,
     extract::{FromRequest, FromRequestParts, Request},
 };
 use http::{HeaderMap, header, request::Parts};
-use serde::de::DeserializeOwned;
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeOwned, MapAccess, Visitor, value::MapAccessDeserializer},
+};
 
 use crate::error::{ApiError, Code};
 
@@ -140,6 +143,30 @@ fn parse_object<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     }
 }
 
+/// A field that is an object, for types whose fields are read by name: the rule of [`parse_object`] inside a body.
+#[derive(Debug, Default)]
+pub struct Object<T>(pub T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Members(PhantomData)).map(Self)
+    }
+}
+
+struct Members<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for Members<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<T, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(members))
+    }
+}
+
 /// Whether serde complains about the shape of the body and not about a value.
 fn is_shape(message: &str) -> bool {
     ["invalid type", "missing field", "unknown field", "duplicate field", "invalid length"]
@@ -204,6 +231,11 @@ mod tests {
         list: Vec<u8>,
     }
 
+    #[derive(Debug, serde::Deserialize)]
+    struct Outer {
+        inner: Option<Object<Body>>,
+    }
+
     #[test]
     fn a_line_is_trimmed_and_counted_in_characters() {
         assert_eq!(line("/name", "  Ada ", 3).unwrap(), "Ada");
@@ -232,6 +264,14 @@ mod tests {
         }
         assert_eq!(parse_object::<Body>(br#" ["a",[]]"#).unwrap_err().code(), Code::InvalidBody);
         assert!(parse_object::<Body>(br#" {"name":"a","list":[]}"#).is_ok());
+        let outer = |text: &[u8]| parse_object::<Outer>(text).map(|outer| outer.inner.map(|Object(body)| body.name));
+        assert_eq!(outer(br#"{"inner":{"name":"a","list":[]}}"#).unwrap().as_deref(), Some("a"));
+        assert_eq!(outer(br#"{"inner":null}"#).unwrap(), None);
+        let array = outer(br#"{"inner":["a",[]]}"#).unwrap_err();
+        assert_eq!(array.code(), Code::InvalidBody);
+        assert!(array.to_problem("").detail.starts_with("inner: invalid type: sequence"), "{array:?}");
+        let deeper = outer(br#"{"inner":{"name":"a","list":[-1]}}"#).unwrap_err();
+        assert!(deeper.to_problem("").detail.starts_with("inner.list.0: "), "{deeper:?}");
         let deep = "[".repeat(100_000);
         assert_eq!(parse::<serde_json::Value>(deep.as_bytes()).unwrap_err().code(), Code::InvalidBody);
         assert_eq!(parse::<Body>(b"{\"name\":\"\xff\",\"list\":[]}").unwrap_err().code(), Code::InvalidBody);

@@ -4,8 +4,8 @@
 //! The operations come from the document, so a new route is covered the day it appears; one with an id that
 //! `isolation/slots.rs` does not know fails here until somebody says what it names.
 
-mod slots;
-mod stage;
+pub(crate) mod slots;
+pub(crate) mod stage;
 
 use std::collections::BTreeSet;
 
@@ -75,24 +75,73 @@ async fn a_foreign_id_is_as_good_as_one_that_never_was() {
     assert!(stage.other_is_whole().await, "a call of one tenant changed another");
 }
 
+/// What no id is: it would end a key of the table, a path or a string, or looks like something else.
+const STRANGE: [&str; 12] =
+    ["#", "a#b", "..", "a/b", "a\0b", "%", "%00", "ＡＢＣ", " ", "null", "\u{202e}", "\u{1f980}"];
+
 #[tokio::test]
 async fn ids_that_are_none_are_found_nowhere() {
     let stage = Stage::set().await;
     let long = "x".repeat(2048);
-    for slot in slots::all().iter().filter(|slot| matches!(slot.place, Place::Path | Place::Body)) {
+    for slot in &slots::all() {
         let own = stage.id(slot.kind, Whose::Own).await;
         let alike = own.replacen('o', "о", 1).replacen('k', "к", 1).replacen('s', "ѕ", 1).replacen('u', "υ", 1);
-        for id in
-            ["#", "a#b", "..", "a/b", "a\0b", "%", "%00", "ＡＢＣ", &*long, &alike, &own.to_uppercase(), " ", "null"]
-        {
+        for id in STRANGE.into_iter().chain([&*long, &alike, &own.to_uppercase()]) {
             // A username is one name however it is written; everything else has one spelling.
             if id == own || (slot.kind == Kind::TenantUser && id.to_lowercase() == own) {
                 continue;
             }
             let reply = ask(&stage, slot, &stage.callers[0], id).await;
+            // A filter that nothing fits is answered with nothing.
+            if slot.place == Place::Query && reply.status.is_success() {
+                assert_eq!(reply.json()["data"], serde_json::json!([]), "{slot} with {id:?}");
+                continue;
+            }
             assert!(reply.status.is_client_error(), "{slot} with {id:?}: {} {}", reply.status, reply.text());
         }
     }
+}
+
+#[tokio::test]
+async fn a_model_by_a_strange_name_is_none() {
+    let stage = Stage::set().await;
+    let key = &stage.own.api_key;
+    let long = "x".repeat(2048);
+    let alike = "gрt-4.1-mini".to_owned();
+    for name in STRANGE.into_iter().chain([&*long, &alike, "GPT-4.1-MINI", " gpt-4.1-mini", "gpt-4.1-mini#"]) {
+        let path = format!("/api/v1/models/{}", slots::escape(name));
+        assert_eq!(stage.platform.get(&path, key).await.expect(404).code(), "model_not_found", "{name:?}");
+        let mut body = tenantry_tests::platform::chat_body("Hello", false);
+        body["model"] = name.into();
+        let reply = stage.platform.post("/api/v1/chat/completions", key, body).await.expect(404);
+        assert_eq!(reply.code(), "model_not_found", "{name:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_made_under_a_strange_name_is_nobody_elses() {
+    let stage = Stage::set().await;
+    let (owner, long) = (&stage.callers[0].credential, "x".repeat(2048));
+    let create = async |body: Value| stage.platform.post("/api/v1/tenant-users", owner, body).await;
+    for name in STRANGE.into_iter().filter(|name| *name != "null" && *name != "ＡＢＣ").chain([&*long]) {
+        let reply = create(serde_json::json!({"username": name})).await.expect(422);
+        assert_eq!(reply.code(), "invalid_value", "{name:?}");
+        let person = serde_json::json!({"email": format!("{name}@example.com"), "password": "correct horse battery"});
+        let reply = stage.platform.post("/api/v1/auth/register", "", person).await;
+        // A crab is a letter to mail servers, and so are dots between others.
+        assert!(reply.status.is_client_error() || name == "\u{1f980}" || name == "%" || name == "%00", "{name:?}");
+    }
+    // Spellings of one name are one name, and one person has it.
+    create(serde_json::json!({"username": "ＡＢＣ"})).await.expect(201);
+    for spelling in ["abc", "ABC", "aBc", "ＡBＣ"] {
+        assert_eq!(
+            create(serde_json::json!({"username": spelling})).await.expect(409).code(),
+            "conflict",
+            "{spelling}"
+        );
+    }
+    // A cyrillic one is no spelling of it.
+    create(serde_json::json!({"username": "аbc"})).await.expect(422);
 }
 
 #[tokio::test]
