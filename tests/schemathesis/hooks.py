@@ -37,6 +37,7 @@ BEYOND_SCHEMAS = {
     r"(from|to): .*(day|moment|behind|days)": "the calendar, and the other bound",
     r"current_password: is not the account's": "which password is right",
     r"user_id: is not a member": "who is a member",
+    r"scope: takes an access token, and no refresh token": "another field's presence",
     r"metadata: must be \d+ bytes": "the length of a JSON text",
     r"model: is not an? ": "which models there are",
     r"is not taken here: the model alone": "members by which routers are told to answer otherwise",

@@ -22,7 +22,7 @@ use tenantry_web::{
     error::Problem,
     etag::changed,
     extract::optional_line,
-    json::{Object, members},
+    json::{Members, members},
     origin::RequestOrigin,
 };
 use utoipa::{IntoParams, IntoResponses, ToSchema};
@@ -57,7 +57,7 @@ pub(crate) struct TenantUser {
     display_name: Option<String>,
     /// What the tenant keeps there.
     #[schema(value_type = Object)]
-    metadata: Object,
+    metadata: Members,
     /// Whether they can sign in with a password.
     has_password: bool,
     /// May not sign in any more.
@@ -69,7 +69,7 @@ pub(crate) struct TenantUser {
 
 impl From<Stored> for TenantUser {
     fn from(user: Stored) -> Self {
-        let metadata = user.metadata.and_then(|text| members(text.as_bytes()).ok()).map(Object);
+        let metadata = user.metadata.and_then(|text| members(text.as_bytes()).ok()).map(Members);
         Self {
             id: user.id,
             username: user.username.to_string(),
@@ -126,7 +126,7 @@ pub(crate) struct CreateTenantUserRequest {
     /// Whatever the tenant keeps there, 4 KB at most.
     #[serde(default)]
     #[schema(value_type = Object)]
-    metadata: Object,
+    metadata: Members,
     /// May not sign in.
     #[serde(default)]
     disabled: bool,
@@ -147,7 +147,7 @@ pub(crate) struct UpdateTenantUserRequest {
     /// The whole of it.
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<Object>)]
-    metadata: Option<Option<Object>>,
+    metadata: Option<Option<Members>>,
     /// Whether they may not sign in.
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = bool)]
@@ -404,7 +404,7 @@ async fn hash(
 }
 
 /// As it is stored; nothing where there is nothing.
-fn metadata(Object(metadata): &Object) -> Result<Option<String>, ApiError> {
+fn metadata(Members(metadata): &Members) -> Result<Option<String>, ApiError> {
     if metadata.is_empty() {
         return Ok(None);
     }

@@ -23,7 +23,7 @@ use tenantry_web::{
     cursor::Cursors,
     error::Problem,
     etag::changed,
-    extract::{OptionalJson, line},
+    extract::{Object, OptionalJson, line},
     origin::RequestOrigin,
 };
 use utoipa::ToSchema;
@@ -185,7 +185,8 @@ pub(crate) struct CreateApiKeyRequest {
     #[serde(default)]
     mode: KeyMode,
     /// What it may use in a month; as much as the plan allows when left out.
-    budget: Option<KeyBudget>,
+    #[schema(value_type = Option<KeyBudget>)]
+    budget: Option<Object<KeyBudget>>,
     /// How many requests it may make in a minute; as many as the plan allows when left out.
     #[schema(minimum = 1, maximum = 60_000)]
     requests_per_minute: Option<u64>,
@@ -214,7 +215,7 @@ pub(crate) struct UpdateApiKeyRequest {
     /// What it may use in a month, all parts of it; as much as the plan allows when `null`.
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<KeyBudget>)]
-    budget: Option<Option<KeyBudget>>,
+    budget: Option<Option<Object<KeyBudget>>>,
     /// How many requests it may make in a minute; as many as the plan allows when `null`.
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<u64>, minimum = 1, maximum = 60_000)]
@@ -302,7 +303,7 @@ pub(crate) async fn create(
     let expires_at = request.expires_at.map(|text| end(&text, state.store.now())).transpose()?;
     let budget = Budget {
         requests_per_minute: request.requests_per_minute.map(per_minute).transpose()?,
-        ..request.budget.map(KeyBudget::checked).transpose()?.unwrap_or_default()
+        ..request.budget.map(|Object(budget)| budget.checked()).transpose()?.unwrap_or_default()
     };
     let secret = match request.mode {
         KeyMode::Live => ApiKeySecret::generate(),
@@ -352,7 +353,7 @@ pub(crate) async fn update(
     still_may(&state, &caller, Permission::ManageKeys).await?;
     let id: KeyId = ids.at(0)?;
     let now = state.store.now();
-    let budget = request.budget.map(|budget| budget.map(KeyBudget::checked).transpose()).transpose()?;
+    let budget = request.budget.map(|budget| budget.map(|Object(budget)| budget.checked()).transpose()).transpose()?;
     let rate = request.requests_per_minute.map(|rate| rate.map(per_minute).transpose()).transpose()?;
     let mut wanted = ApiKeyChange {
         budget: None,

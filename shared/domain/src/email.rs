@@ -47,7 +47,9 @@ impl FromStr for Email {
                 !label.is_empty() && !label.starts_with('-') && !label.ends_with('-') && label.len() <= 63
             })
             && domain.chars().all(|c| c.is_alphanumeric() || c == '-' || c == '.');
-        if local.is_empty() || local.len() > 64 || local.contains('@') || normal.len() > 254 {
+        // A dot stands between others (RFC 5321, 4.1.2, Dot-string).
+        let local_ok = local.split('.').all(|atom| !atom.is_empty());
+        if !local_ok || local.len() > 64 || local.contains('@') || normal.len() > 254 {
             return Err(EmailError);
         }
         if !domain_ok || normal.contains(bad) {
@@ -126,6 +128,9 @@ mod tests {
             "a#b@c.com",
             "ada@-x.com",
             "ada@x..com",
+            ".ada@example.com",
+            "ada.@example.com",
+            "a..da@example.com",
             &long,
         ] {
             assert!(text.parse::<Email>().is_err(), "{text:?} was taken");

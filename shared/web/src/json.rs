@@ -41,9 +41,9 @@ pub fn members(body: &[u8]) -> Result<Map<String, Value>, ApiError> {
 /// A JSON object of whatever is in it, as a field of a body: within the same bounds as [`members`].
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 #[serde(transparent)]
-pub struct Object(pub Map<String, Value>);
+pub struct Members(pub Map<String, Value>);
 
-impl<'de> serde::Deserialize<'de> for Object {
+impl<'de> serde::Deserialize<'de> for Members {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let budget = Cell::new(BUDGET);
         match (Bounded { depth: DEPTH, budget: &budget }).deserialize(deserializer)? {

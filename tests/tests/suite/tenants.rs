@@ -99,6 +99,8 @@ async fn a_key_is_shown_once_listed_and_revoked() {
         "scopes": ["models", "usage"],
         "test": false,
         "disabled": false,
+        "budget": null,
+        "requests_per_minute": null,
         "expires_at": null,
         "previous_secret_expires_at": null,
         "last_used_at": null,

@@ -218,7 +218,8 @@ fn value(document: &Value, schema: &Value) -> Value {
         return choice.clone();
     }
     if let Some(choices) = schema["oneOf"].as_array() {
-        return value(document, choices.last().unwrap());
+        let choice = choices.iter().rfind(|choice| choice["type"] != "null");
+        return value(document, choice.unwrap());
     }
     let kind = schema["type"].as_array().map_or(&schema["type"], |kinds| &kinds[0]);
     match kind.as_str() {
