@@ -10,7 +10,7 @@ use std::{
 
 use tenantry_domain::{Email, Millis, OrgId, UserId, Username};
 use tenantry_store::{Admitted, GuessRule, Origin, Store, WindowRule};
-use tenantry_web::{ApiError, Code};
+use tenantry_web::{ApiError, Code, auth::MacKey};
 
 const SECOND: Millis = 1000;
 const MINUTE: Millis = 60 * SECOND;
@@ -133,6 +133,16 @@ pub(crate) struct Guess<'a> {
 }
 
 impl Guess<'_> {
+    /// Writes into the log that it was wrong. Account and source have names of their own there, the same every time,
+    /// which only the key tells: one sees that many lines are about one account, and not about whose.
+    pub(crate) fn was_wrong(&self, names: &MacKey) {
+        let pseudonym = |of: &str| {
+            let tag = u64::from_be_bytes(names.tag(of.as_bytes())[..8].try_into().unwrap_or_default());
+            format!("{tag:016x}")
+        };
+        tracing::warn!(account = pseudonym(&self.subject), source = pseudonym(&self.source), "a password was wrong");
+    }
+
     /// It was right: all guesses are forgotten.
     pub(crate) async fn was_right(self) -> Result<(), ApiError> {
         self.store.forget_guesses(&self.subject).await?;

@@ -220,7 +220,8 @@ async fn null_is_taken_where_the_document_says_so_and_nowhere_else() {
             let reply = platform.call(method.clone(), &filled(&path, &tenant), &token, with_null).await;
             let says = reply.text();
             // The second is said of a choice between words, the third of what may have any members.
-            let no_null = ["invalid type: null", "expected value", "not an object"].iter().any(|word| says.contains(word));
+            let no_null =
+                ["invalid type: null", "expected value", "not an object"].iter().any(|word| says.contains(word));
             let minds = says.contains(&format!("\"pointer\":\"/{name}\"")) && no_null;
             assert_eq!(minds, !is_nullable(&document, property), "{method} {path}, {name}: {says}");
             *(if minds { &mut refused } else { &mut taken }) += 1;

@@ -1,11 +1,12 @@
 //! How often anybody may try, and that it says nothing about who exists.
 
 use futures_util::future::join_all;
-use serde_json::json;
+use serde_json::{Value, json};
 use tenantry_store::{Admitted, WindowRule};
 use tenantry_tests::{
     accounts::token_in,
     http::{PASSWORD, Rows, problem, seen},
+    log::Log,
     platform::{Platform, Reply, Setup},
 };
 
@@ -220,6 +221,24 @@ async fn a_login_nobody_had_time_for_is_no_guess() {
     }
     assert!(busy > 0, "two at once, and room for one");
     rows.post(LOGIN, body(PASSWORD)).await.expect(200);
+}
+
+#[tokio::test]
+async fn the_log_tells_accounts_and_sources_apart_and_not_whose_they_are() {
+    let platform = platform().await;
+    let log = Log::capture();
+    for email in [ADA, NOBODY, ADA] {
+        guess(&platform, email).await.expect(401);
+    }
+    let text = log.text();
+    let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let wrong: Vec<Value> = lines.filter(|line| line["message"] == "a password was wrong").collect();
+    let [first, second, third] = wrong.as_slice() else { panic!("{text}") };
+    assert_eq!(first["account"].as_str().unwrap().len(), 16);
+    assert_eq!(first["account"], third["account"]);
+    assert_ne!(first["account"], second["account"]);
+    assert_eq!(first["source"], second["source"]);
+    assert!(!text.contains("example.com"), "{text}");
 }
 
 #[tokio::test]
