@@ -148,21 +148,22 @@ async fn what_is_made_under_a_strange_name_is_nobody_elses() {
 #[tokio::test]
 async fn a_cursor_is_worth_nothing_to_another_tenant_or_list() {
     let stage = Stage::set().await;
-    let lists = slots::lists();
-    assert!(lists.len() >= 3, "{lists:?}");
+    let (own, foreign) = (slots::lists(stage.own.org.as_str()), slots::lists(stage.foreign.org.as_str()));
+    let owner = &stage.callers[0].credential;
     let mut cursors = vec![];
-    for path in &lists {
+    // Of the export everything fits on one page; it is asked with the others' cursors.
+    for path in foreign.iter().filter(|path| !path.ends_with("/export")) {
         let reply = stage.platform.get(&slots::with_query(path, "limit=1"), &stage.other).await.expect(200);
-        cursors.extend(reply.json()["next_cursor"].as_str().map(|cursor| (path.clone(), cursor.to_owned())));
+        let cursor = reply.json()["next_cursor"].as_str().map(str::to_owned);
+        cursors.extend(cursor.map(|cursor| (path.clone(), cursor)));
     }
-    assert!(!cursors.is_empty(), "no list of the other tenant has a second page");
-    for path in &lists {
+    let with_cursor = |word: &str| cursors.iter().any(|(path, _)| path.contains(word));
+    assert!(with_cursor("api-keys") && with_cursor("/members"), "{cursors:?}");
+    for path in &own {
         let wrong = slots::with_query(path, "cursor=never-was-one");
-        let expected =
-            told(&stage.platform.get(&wrong, &stage.callers[0].credential).await.expect(400), "never-was-one");
+        let expected = told(&stage.platform.get(&wrong, owner).await.expect(400), "never-was-one");
         for (of, cursor) in &cursors {
-            let foreign = slots::with_query(path, &format!("cursor={cursor}"));
-            let reply = stage.platform.get(&foreign, &stage.callers[0].credential).await;
+            let reply = stage.platform.get(&slots::with_query(path, &format!("cursor={cursor}")), owner).await;
             assert_eq!(told(&reply, cursor), expected, "{path} with a cursor of {of}");
         }
     }

@@ -163,12 +163,17 @@ fn names_something(name: &str) -> bool {
     name == "id" || name.ends_with("_id") || ["actor", "target", "username"].contains(&name)
 }
 
-/// Paths of lists in pages that need no id.
-pub(crate) fn lists() -> Vec<String> {
+/// Paths of lists in pages; of an organization where they are one's.
+pub(crate) fn lists(org: &str) -> Vec<String> {
     let is_list = |operation: &Value| {
         operation["parameters"].as_array().into_iter().flatten().any(|parameter| parameter["name"] == "cursor")
     };
-    plain(|method, operation| *method == Method::GET && is_list(operation))
+    let operations = operations(&document()).into_iter();
+    let lists = operations.filter(|(_, method, operation)| *method == Method::GET && is_list(operation));
+    let lists: Vec<_> =
+        lists.map(|(path, ..)| path.replace("/organizations/{id}/", &format!("/organizations/{org}/"))).collect();
+    assert!(lists.iter().all(|path| !path.contains('{')), "of what is this a list? {lists:?}");
+    lists
 }
 
 /// Everything that can be read without an id.
