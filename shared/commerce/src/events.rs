@@ -1,0 +1,265 @@
+//! What Stripe tells, and what is done about it.
+
+use tenantry_domain::{Millis, OrgId, ledger::LedgerKind, plans};
+use tenantry_payments::stripe::{Event, EventObject, Invoice, InvoiceStatus, PaymentRef};
+use tenantry_store::{AccountEvent, Booked, NewLedgerRow, TenantScope};
+
+use crate::{Commerce, CommerceError, Mismatch};
+
+/// What came of an event.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Handled {
+    /// Whose it was; nobody's of ours when none.
+    pub org: Option<OrgId>,
+    /// What people should be told.
+    pub notices: Vec<Notice>,
+}
+
+/// Something that the owners of a tenant should be told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    /// A payment failed, and the plan ends when it is not made up for.
+    PaymentFailed {
+        /// The invoice.
+        invoice: String,
+        /// When the plan ends, if nothing is paid.
+        until: Millis,
+    },
+    /// A trial ends soon.
+    TrialEnding {
+        /// The subscription.
+        subscription: String,
+        /// When.
+        at: Millis,
+    },
+}
+
+impl Commerce {
+    /// Does what an event calls for. Can be called again with the same event at any time.
+    ///
+    /// # Errors
+    /// [`CommerceError::Mismatch`] is final: nothing was done, and somebody must look. With the others the vendor shall
+    /// come again.
+    pub async fn handle(&self, event: &Event) -> Result<Handled, CommerceError> {
+        if event.livemode != self.stripe()?.is_live() {
+            return Err(Mismatch::of(&event.id, "is of test mode and the key is not, or the other way round").into());
+        }
+        match &event.object {
+            EventObject::CheckoutSession(session) => self.checkout_event(&session.id).await,
+            EventObject::Subscription(subscription) => {
+                let (customer, metadata) = (Some(subscription.customer.as_str()), Some(&subscription.metadata));
+                let Some(scope) = self.tenant_of(&subscription.id, customer, metadata).await? else {
+                    return Ok(Handled::default());
+                };
+                self.sync_subscription(&subscription.id).await?;
+                let product = subscription.items.first().map(|item| item.price.product.as_str());
+                let plan = self.store.plans().all().iter().find(|p| product == Some(&*plans::plan_product_id(&p.id)));
+                let noted = AccountEvent {
+                    at: event.created,
+                    id: event.id.clone(),
+                    kind: event.kind.clone(),
+                    subscription: Some(subscription.id.clone()),
+                    status: Some(subscription.status.as_str().to_owned()),
+                    plan: plan.map(|plan| plan.id.clone()),
+                    cancel_at_period_end: subscription.cancel_at_period_end,
+                };
+                self.store.note_account_event(&scope, &noted).await?;
+                let ending = subscription.trial_end.filter(|_| event.kind == "customer.subscription.trial_will_end");
+                let subscription = subscription.id.clone();
+                let notices = ending.map(|at| Notice::TrialEnding { subscription, at }).into_iter().collect();
+                Ok(Handled { org: Some(scope.org().clone()), notices })
+            }
+            EventObject::Invoice(invoice) => self.invoice_event(event, &invoice.id).await,
+            EventObject::Charge(charge) => {
+                let intent = charge.payment_intent.as_deref();
+                self.payment_event(&charge.id, charge.customer.as_deref(), intent, &charge.id).await
+            }
+            EventObject::Refund(refund) => match &refund.charge {
+                Some(charge) => self.charge_event(charge).await,
+                None => Ok(Handled::default()),
+            },
+            EventObject::Dispute(dispute) => self.charge_event(&dispute.charge).await,
+            EventObject::InvoicePayment(_)
+            | EventObject::PaymentIntent(_)
+            | EventObject::PaymentMethod(_)
+            | EventObject::SetupIntent(_)
+            | EventObject::Customer(_)
+            | EventObject::Other { .. } => Ok(Handled::default()),
+        }
+    }
+
+    async fn invoice_event(&self, event: &Event, id: &str) -> Result<Handled, CommerceError> {
+        let invoice = self.stripe()?.invoice(id).await?;
+        let metadata = (!invoice.subscription_metadata.is_empty()).then_some(&invoice.subscription_metadata);
+        let Some(scope) = self.tenant_of(id, invoice.customer.as_deref(), metadata).await? else {
+            return Ok(Handled::default());
+        };
+        let mut notices = vec![];
+        if let Some(subscription) = &invoice.subscription {
+            self.sync_subscription(subscription).await?;
+            if invoice.status == Some(InvoiceStatus::Paid) {
+                self.grant_for_invoice(&scope, &invoice).await?;
+            } else if event.kind == "invoice.payment_failed" || event.kind == "invoice.payment_action_required" {
+                let until = invoice.created.saturating_add(self.grace);
+                notices.push(Notice::PaymentFailed { invoice: invoice.id.clone(), until });
+            }
+        }
+        Ok(Handled { org: Some(scope.org().clone()), notices })
+    }
+
+    /// The credits that come with the plan, for the months that an invoice pays for; once. They end with those months.
+    pub(crate) async fn grant_for_invoice(&self, scope: &TenantScope, invoice: &Invoice) -> Result<(), CommerceError> {
+        // What settles the rest of a period gives its credits with the next one.
+        let Some(line) = invoice.lines.iter().find(|line| !line.proration && line.price.is_some()) else {
+            return Ok(());
+        };
+        let account = self.store.account(scope).await?;
+        let paid_for = account.subscription.as_ref().filter(|s| Some(&s.id) == invoice.subscription.as_ref());
+        let Some(plan) = paid_for.and_then(|subscription| self.store.plans().find(&subscription.plan)) else {
+            return Ok(());
+        };
+        // Invoices of nothing are those of trials; they come with credits as well.
+        let months = months(line.period_start, line.period_end);
+        let Some(credits) = plan.credits_month.map(|credits| credits.saturating_mul(months)).filter(|n| *n > 0) else {
+            return Ok(());
+        };
+        let new = NewLedgerRow {
+            kind: LedgerKind::Grant,
+            amount: credits,
+            key: &format!("invoice:{}", invoice.id),
+            reference: Some(&invoice.id),
+            expires_at: Some(line.period_end),
+        };
+        self.store.add_credits(scope, &new).await?;
+        Ok(())
+    }
+
+    async fn charge_event(&self, charge: &str) -> Result<Handled, CommerceError> {
+        let charge = self.stripe()?.charge(charge).await?;
+        let intent = charge.payment_intent.as_deref();
+        self.payment_event(&charge.id, charge.customer.as_deref(), intent, &charge.id).await
+    }
+
+    /// Something happened to a payment: what went back of it is taken back here as well.
+    async fn payment_event(
+        &self,
+        object: &str,
+        customer: Option<&str>,
+        intent: Option<&str>,
+        charge: &str,
+    ) -> Result<Handled, CommerceError> {
+        let Some(scope) = self.tenant_of(object, customer, None).await? else { return Ok(Handled::default()) };
+        let stripe = self.stripe()?;
+        let payment = intent.map_or(PaymentRef::Charge(charge), PaymentRef::Intent);
+        if let Some(intent) = intent
+            && let Some(order) = self.order_of_payment(&scope, intent).await?
+        {
+            self.take_back_order(&scope, &order, payment).await?;
+        } else if let Some(intent) = intent
+            && let Some(paid) = stripe.invoice_paid_by(intent).await?
+        {
+            let what = Purchase {
+                granted: format!("invoice:{}", paid.invoice),
+                reference: paid.invoice,
+                amount: paid.amount_paid.unwrap_or(paid.amount_requested).unsigned_abs(),
+            };
+            self.take_back(&scope, &what, payment).await?;
+        }
+        Ok(Handled { org: Some(scope.org().clone()), notices: vec![] })
+    }
+}
+
+/// Credits that a payment brought.
+pub(crate) struct Purchase {
+    /// The key they were booked with.
+    pub(crate) granted: String,
+    /// What they were booked for.
+    pub(crate) reference: String,
+    /// What was paid, in minor units.
+    pub(crate) amount: u64,
+}
+
+impl Commerce {
+    /// Takes back of the credits of a purchase what refunds and disputes say, each once. Returns the total of the
+    /// refunds, in minor units.
+    pub(crate) async fn take_back(
+        &self,
+        scope: &TenantScope,
+        purchase: &Purchase,
+        payment: PaymentRef<'_>,
+    ) -> Result<u64, CommerceError> {
+        let stripe = self.stripe()?;
+        let mut refunds = stripe.refunds_of(payment).await?;
+        // In an order that does not depend on when we look: the shares are of the total after each.
+        refunds.retain(tenantry_payments::stripe::Refund::took_money);
+        refunds.sort_by(|a, b| (a.created, &a.id).cmp(&(b.created, &b.id)));
+        let refunded = refunds.iter().fold(0_u64, |sum, refund| sum.saturating_add(refund.amount.unsigned_abs()));
+        let Some(granted) = self.store.booked(scope, &purchase.granted).await? else { return Ok(refunded) };
+        let credits = granted.amount.unsigned_abs();
+        let mut total = 0_u64;
+        for refund in &refunds {
+            let before = plans::credits_back(credits, purchase.amount, total);
+            total = total.saturating_add(refund.amount.unsigned_abs());
+            let share = plans::credits_back(credits, purchase.amount, total) - before;
+            let key = format!("refund:{}", refund.id);
+            self.take(scope, LedgerKind::Refund, share, &key, &purchase.reference).await?;
+        }
+        for dispute in stripe.disputes_of(payment).await? {
+            let key = format!("dispute:{}", dispute.id);
+            let share = plans::credits_back(credits, purchase.amount, dispute.amount.unsigned_abs());
+            self.take(scope, LedgerKind::Clawback, share, &key, &purchase.reference).await?;
+            if dispute.status.is_won()
+                && let Some(taken) = self.store.booked(scope, &key).await?
+                && taken.amount < 0
+            {
+                let new = NewLedgerRow {
+                    kind: LedgerKind::Adjustment,
+                    amount: taken.amount.unsigned_abs(),
+                    key: &format!("dispute_won:{}", dispute.id),
+                    reference: Some(&purchase.reference),
+                    expires_at: granted.expires_at,
+                };
+                self.store.add_credits(scope, &new).await?;
+            }
+        }
+        Ok(refunded)
+    }
+
+    async fn take(
+        &self,
+        scope: &TenantScope,
+        kind: LedgerKind,
+        amount: u64,
+        key: &str,
+        reference: &str,
+    ) -> Result<(), CommerceError> {
+        let new = NewLedgerRow { kind, amount, key, reference: Some(reference), expires_at: None };
+        if let Booked::Done(row) = self.store.take_credits(scope, &new).await?
+            && row.short > 0
+        {
+            tracing::warn!(org = %scope.org(), row = %row.id, short = row.short, "credits were spent before their money went back");
+        }
+        Ok(())
+    }
+}
+
+/// How many months a period has: a month has 28 days at least, and a year is twelve of them.
+fn months(start: Millis, end: Millis) -> u64 {
+    /// A twelfth of 365 days.
+    const MONTH: Millis = 365 * 24 * 3_600_000 / 12;
+    u64::try_from((end - start + MONTH / 2) / MONTH).unwrap_or(0).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::months;
+
+    const DAY: i64 = 24 * 3_600_000;
+
+    #[test]
+    fn months_are_counted_whatever_their_length() {
+        for (days, expected) in [(28, 1), (29, 1), (31, 1), (59, 2), (90, 3), (92, 3), (365, 12), (366, 12), (0, 1)] {
+            assert_eq!(months(0, days * DAY), expected, "{days} days");
+        }
+    }
+}
