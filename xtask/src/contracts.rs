@@ -28,7 +28,7 @@ const OURS: [&str; 12] = [
 ];
 
 /// What no file may contain, and why. Each is put together from two parts, or this file would contain it.
-const FORBIDDEN: [(&str, &str); 10] = [
+const FORBIDDEN: [(&str, &str); 9] = [
     (concat!("/home", "/"), "a path of one machine"),
     (concat!("/root", "/"), "a path of one machine"),
     (concat!("/Users", "/"), "a path of one machine"),
@@ -36,10 +36,15 @@ const FORBIDDEN: [(&str, &str); 10] = [
     (concat!("<<<<", "<<< "), "a merge that was not finished"),
     (concat!(">>>>", ">>> "), "a merge that was not finished"),
     (concat!("PRIVATE", " KEY-----"), "a private key; tests make theirs when they run"),
-    (concat!("sk_", "live_"), "a secret of a live account"),
     (concat!("TO", "DO"), "a promise; open an issue instead"),
     (concat!("FIX", "ME"), "a promise; open an issue instead"),
 ];
+
+/// How keys of live accounts begin at Stripe. Code may name the beginning; a whole key has at least [`SECRET`] letters more.
+const LIVE_KEYS: [&str; 2] = ["sk_live_", "rk_live_"];
+
+/// Letters and digits in a row that make a secret.
+const SECRET: usize = 16;
 
 /// What a lock file or a list of requirements may not contain: where packages come from is the machine's affair.
 const FORBIDDEN_IN_LOCKS: [&str; 4] = ["\"resolved\": \"http", "--index-url", "--extra-index-url", "--find-links"];
@@ -105,6 +110,9 @@ fn forbidden(path: &Path, text: &str, root: &Path) -> Vec<String> {
                 tell(word, why);
             }
         }
+        for beginning in LIVE_KEYS.into_iter().filter(|beginning| has_secret(line, beginning)) {
+            tell(beginning, "the beginning of a live account's key, and the key stands behind it");
+        }
         if is_telling && line.contains(&*root) {
             tell(&root, "a path of one machine");
         }
@@ -113,6 +121,14 @@ fn forbidden(path: &Path, text: &str, root: &Path) -> Vec<String> {
         }
     }
     found
+}
+
+/// Whether a whole key with this beginning is in the line.
+fn has_secret(line: &str, beginning: &str) -> bool {
+    line.match_indices(beginning).any(|(at, _)| {
+        let key = line[at + beginning.len()..].chars();
+        key.take_while(char::is_ascii_alphanumeric).count() >= SECRET
+    })
 }
 
 /// Whether the line contains the word, not as a part of a longer one.
@@ -218,6 +234,13 @@ mod tests {
         assert_eq!(forbidden(Path::new("package-lock.json"), line, Path::new("/x")).len(), 1);
         assert_eq!(forbidden(Path::new("README.md"), line, Path::new("/x")).len(), 0);
         assert_eq!(forbidden(Path::new("a.md"), "see /srv/build/x", Path::new("/srv/build")).len(), 1);
+    }
+
+    #[test]
+    fn keys_of_live_accounts_are_found_by_what_makes_them_secret() {
+        let line = format!("key: {}51MabcdefGHIJKLmnop", concat!("rk_", "live_"));
+        assert_eq!(forbidden(Path::new("a.md"), &line, Path::new("/x")).len(), 1);
+        assert!(forbidden(Path::new("a.md"), "begins with `sk_live_`, as in sk_live_1", Path::new("/x")).is_empty());
     }
 
     #[test]

@@ -2,7 +2,11 @@
 
 use std::fmt;
 
+use aws_lc_rs::rand;
+use data_encoding::HEXLOWER;
 use tenantry_domain::secret::sha256_hex;
+
+use super::StripeError;
 
 /// Longest key that Stripe takes (<https://docs.stripe.com/api/idempotent_requests>).
 const MAX_LEN: usize = 255;
@@ -34,10 +38,11 @@ impl OperationKey {
         Self(format!("{word}:sha256:{}", sha256_hex(exact.as_bytes())))
     }
 
-    /// The key of a step of this operation, where one operation takes several requests.
-    #[must_use]
-    pub fn step(&self, name: &str) -> Self {
-        Self::new(&self.0, &[name])
+    /// A key of its own for a request that may be made twice with the same result. Its retries share it.
+    pub(super) fn fresh() -> Result<Self, StripeError> {
+        let mut bytes = [0_u8; 16];
+        rand::fill(&mut bytes).map_err(|_| StripeError::Unavailable("no randomness".to_owned()))?;
+        Ok(Self(format!("fresh:{}", HEXLOWER.encode(&bytes))))
     }
 
     /// The header's text: visible ASCII, at most 255 characters.

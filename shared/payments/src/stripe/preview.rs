@@ -7,7 +7,7 @@ use stripe_billing::invoice::{
 };
 
 use super::{
-    InvoiceLine, PriceChange, Proration, Stripe, StripeError,
+    InvoiceLine, OperationKey, PriceChange, Proration, Stripe, StripeError,
     wire::{Listed, seconds},
 };
 
@@ -53,8 +53,8 @@ impl Stripe {
         });
         details.proration_date = change.proration_date.map(seconds);
         let request = CreatePreviewInvoice::new().subscription(change.subscription).subscription_details(details);
-        // A POST that changes nothing needs no key.
-        let preview: PreviewWire = self.get(request).await?;
+        // It changes nothing, and an answer of yesterday would be wrong.
+        let preview: PreviewWire = self.change(request, &OperationKey::fresh()?).await?;
         let prorated = preview.lines.data.iter().filter(|line| line.proration).map(|line| line.amount).sum();
         Ok(Preview {
             currency: preview.currency,

@@ -146,8 +146,8 @@ impl Stripe {
         let id = path_id("product", id)?;
         match self.get::<Product>(RetrieveProduct::new(id)).await {
             Ok(product) if product.name == name && product.active => Ok(product),
-            // Without a key: to set the same again is harmless, and a replayed answer would hide a change in between.
-            Ok(_) => self.get(UpdateProduct::new(id).name(name).active(true)).await,
+            // To set the same again is harmless, and a replayed answer would hide a change in between.
+            Ok(_) => self.change(UpdateProduct::new(id).name(name).active(true), &OperationKey::fresh()?).await,
             Err(error) if error.is_missing() => {
                 // Two at once cannot make it twice: the id is taken.
                 self.change(CreateProduct::new(name).id(id), &OperationKey::new("product", &[id, name])).await

@@ -297,6 +297,7 @@ async fn a_preview_of_a_change() {
     assert_eq!((preview.currency.as_str(), preview.amount_due), ("usd", 1_000));
     let log = log.lock().await;
     assert_eq!(log[0].line, "POST /v1/invoices/create_preview");
+    assert!(log[0].header("idempotency-key").is_some_and(|key| key.starts_with("fresh:")));
     assert_eq!(
         form(&log[0].body),
         [
