@@ -1,21 +1,19 @@
 //! Buying at Stripe: a page for a subscription or for a package of credits, and the portal.
 
 use tenantry_domain::{
-    Millis, OrderId, SubscriptionStatus, UserId,
-    ledger::LedgerKind,
+    Millis, OrderId, SubscriptionStatus,
     orders::{Fact, Goods, Order, Provider},
-    plans::Package,
 };
 use tenantry_payments::stripe::{
-    self, CheckoutMode, CheckoutSession, CheckoutStatus, OperationKey, PaymentCheckout, PaymentRef, PaymentStatus,
-    PortalSession, SubscriptionCheckout,
+    self, CheckoutMode, CheckoutSession, CheckoutStatus, Metadata, OperationKey, PaymentCheckout, PaymentIntent,
+    PaymentIntentStatus, PaymentStatus, PortalSession, StripeError, SubscriptionCheckout,
 };
-use tenantry_store::{NewAudit, NewLedgerRow, NewOrder, TenantScope};
+use tenantry_store::{NewOrder, TenantScope};
 
-use crate::{Commerce, CommerceError, Handled, Mismatch, TRIES, events::Purchase};
+use crate::{Buyer, Commerce, CommerceError, Handled, Mismatch};
 
 /// Our word in metadata for the order that a payment is for.
-const METADATA_ORDER: &str = "order";
+pub(crate) const METADATA_ORDER: &str = "order";
 
 /// How long a page of checkout can be used. Stripe takes 30 minutes to 24 hours.
 const OPEN_FOR: Millis = 3_600_000;
@@ -73,31 +71,28 @@ impl Commerce {
     ///
     /// # Errors
     /// [`CommerceError`]; an order without a page closes by itself.
-    #[allow(clippy::too_many_arguments, reason = "each of another kind")]
     pub async fn order_package(
         &self,
         scope: &TenantScope,
         customer: &str,
-        package: &Package,
-        created_by: &UserId,
+        package: &str,
+        buyer: &Buyer<'_>,
         pages: CheckoutPages<'_>,
-        audit: &NewAudit<'_>,
     ) -> Result<(Order, CheckoutSession), CommerceError> {
+        let stripe = self.stripe()?;
+        let package = self.store.plans().package(package).ok_or(CommerceError::Unknown("there is no such package"))?;
         let amount = package.price.usd.ok_or(CommerceError::Impossible("the package is not sold for US dollars"))?;
+        let now = self.store.now();
         let new = NewOrder {
-            id: OrderId::at(self.store.now()),
+            id: OrderId::at(now),
             provider: Provider::Stripe,
-            goods: Goods::Package {
-                id: package.id.clone(),
-                credits: package.credits,
-                expires_after_days: package.expires_after_days,
-            },
+            goods: Goods::of(package),
             amount,
             currency: "usd".to_owned(),
-            expires_at: self.store.now() + OPEN_FOR,
-            created_by: created_by.clone(),
+            expires_at: now + OPEN_FOR,
+            created_by: buyer.user.clone(),
         };
-        let order = self.store.create_order(scope, &new, audit).await?;
+        let order = self.store.create_order(scope, &new, &buyer.ordered(&new)).await?;
         let checkout = PaymentCheckout {
             pages: stripe::CheckoutPages {
                 customer,
@@ -118,8 +113,16 @@ impl Commerce {
             invoice: true,
         };
         let key = OperationKey::new("order", &[order.id.as_str()]);
-        let session = self.stripe()?.payment_checkout(&checkout, &key).await?;
-        let opened = Fact::Opened { vendor_id: session.id.clone() };
+        let session = match stripe.payment_checkout(&checkout, &key).await {
+            Ok(session) => session,
+            Err(error @ StripeError::Refused(_)) => {
+                self.store.order_fact(scope, &order.id, &Fact::Failed).await?;
+                return Err(error.into());
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let show = session.url.clone().unwrap_or_default();
+        let opened = Fact::Opened { vendor_id: Some(session.id.clone()), show };
         let order = self.store.order_fact(scope, &order.id, &opened).await?.order;
         Ok((order, session))
     }
@@ -158,120 +161,73 @@ impl Commerce {
     }
 
     async fn checkout_paid(&self, scope: &TenantScope, session: &CheckoutSession) -> Result<(), CommerceError> {
-        let mismatch = |why| Mismatch::of(&session.id, why);
-        let Some(order) = session.metadata.get(METADATA_ORDER) else { return Ok(()) };
-        let order: OrderId = order.parse().map_err(|_| mismatch("names no order of ours"))?;
-        let order = self.store.order(scope, &order).await?.ok_or(mismatch("names an order that is not the tenant's"))?;
-        let paid = session.payment_status == PaymentStatus::Paid;
-        if paid {
+        let Some(order) = self.order_named(scope, &session.id, &session.metadata).await? else { return Ok(()) };
+        if session.payment_status == PaymentStatus::Paid {
             // Taxes come on top; what the goods cost must be what was ordered.
             let subtotal = session.amount_subtotal.and_then(|amount| u64::try_from(amount).ok());
             if subtotal != Some(order.amount) || session.currency.as_deref() != Some(&*order.currency) {
-                return Err(mismatch("was paid with another amount or currency than its order has").into());
+                let why = "was paid with another amount or currency than its order has";
+                return Err(Mismatch::of(&session.id, why).into());
             }
-            self.order_paid(scope, &order.id, &session.id, session.created).await?;
+            let intent = session.payment_intent.as_deref();
+            // The session does not say when it was paid; of all that are told, the earliest counts.
+            let at = self.store.now();
+            let order = self.order_paid(scope, &order.id, intent.unwrap_or(&session.id), at).await?;
+            if let Some(intent) = intent {
+                // What went back before the order was paid, as far as we knew.
+                let intent = self.stripe()?.payment_intent(intent).await?;
+                self.take_back_order(scope, order, &intent).await?;
+            }
         } else if session.status == Some(CheckoutStatus::Expired) {
             self.store.order_fact(scope, &order.id, &Fact::Closed).await?;
+        } else if session.status == Some(CheckoutStatus::Complete)
+            && let Some(intent) = &session.payment_intent
+        {
+            // A payment by bank takes days, and may fail in the end.
+            let status = self.stripe()?.payment_intent(intent).await?.status;
+            if matches!(status, PaymentIntentStatus::RequiresPaymentMethod | PaymentIntentStatus::Canceled) {
+                self.store.order_fact(scope, &order.id, &Fact::Failed).await?;
+            }
         }
         Ok(())
     }
 
-    /// A vendor says that an order was paid, and its amount, currency and merchant were checked: it is marked, and what
-    /// was ordered is given, once.
-    ///
-    /// # Errors
-    /// [`CommerceError`]; the same call again goes on.
-    pub async fn order_paid(
-        &self,
-        scope: &TenantScope,
-        order: &OrderId,
-        vendor_id: &str,
-        at: Millis,
-    ) -> Result<Order, CommerceError> {
-        let paid = Fact::Paid { vendor_id: vendor_id.to_owned(), at };
-        let order = self.store.order_fact(scope, order, &paid).await?.order;
-        self.fulfil(scope, &order).await?;
-        Ok(order)
-    }
-
-    /// Gives what a paid order is for, unless it was given.
-    ///
-    /// # Errors
-    /// [`CommerceError`]; the same call again goes on.
-    pub async fn fulfil(&self, scope: &TenantScope, order: &Order) -> Result<(), CommerceError> {
-        if order.fulfilled || order.paid_at.is_none() {
-            return Ok(());
-        }
-        let key = given(&order.id);
-        match &order.goods {
-            Goods::Package { credits, expires_after_days, .. } => {
-                /// Milliseconds.
-                const DAY: Millis = 24 * 3_600_000;
-                let from = order.paid_at.unwrap_or(order.created_at);
-                let new = NewLedgerRow {
-                    kind: LedgerKind::Purchase,
-                    amount: *credits,
-                    key: &key,
-                    reference: Some(order.id.as_str()),
-                    expires_at: expires_after_days.map(|days| from + Millis::from(days) * DAY),
-                };
-                self.store.add_credits(scope, &new).await?;
+    /// Closes the page of an order that was not paid. One whose payment is on its way stays as it is.
+    pub(crate) async fn close_checkout(&self, scope: &TenantScope, order: Order) -> Result<Order, CommerceError> {
+        if let Some(session) = &order.vendor_id {
+            let stripe = self.stripe()?;
+            if stripe.checkout(session).await?.status == Some(CheckoutStatus::Complete) {
+                return Ok(order);
             }
-            Goods::Months { plan, months } => self.prepay(scope, &key, plan, *months).await?,
-        }
-        self.store.set_fulfilled(scope, &order.id).await?;
-        Ok(())
-    }
-
-    /// Adds months of a plan, once for `key`: behind those that are there of the same plan, else from now on.
-    async fn prepay(&self, scope: &TenantScope, key: &str, plan: &str, months: u32) -> Result<(), CommerceError> {
-        for _ in 0..TRIES {
-            let account = self.store.account(scope).await?;
-            let next = account.prepaid_more(plan, months, self.store.now());
-            if self.store.write_account_once(scope, next, key).await?.is_some()
-                || self.store.is_booked(scope, key).await?
-            {
-                self.entitle(scope).await?;
-                return Ok(());
+            let key = OperationKey::new("expire", &[session]);
+            match stripe.expire_checkout(session, &key).await {
+                // The customer was faster, or it had expired by itself.
+                Ok(_) | Err(StripeError::Refused(_)) => return self.look(scope, order).await,
+                Err(error) => return Err(error.into()),
             }
         }
-        Err(CommerceError::Contention)
+        Ok(self.store.order_fact(scope, &order.id, &Fact::Closed).await?.order)
     }
 
     /// The order that a payment at Stripe is for, if it is for one.
     pub(crate) async fn order_of_payment(
         &self,
         scope: &TenantScope,
-        intent: &str,
+        intent: &PaymentIntent,
     ) -> Result<Option<Order>, CommerceError> {
-        let intent = self.stripe()?.payment_intent(intent).await?;
-        let Some(order) = intent.metadata.get(METADATA_ORDER) else { return Ok(None) };
-        let mismatch = |why| Mismatch::of(&intent.id, why);
-        let order: OrderId = order.parse().map_err(|_| mismatch("names no order of ours"))?;
-        let order = self.store.order(scope, &order).await?;
-        order.map(Some).ok_or_else(|| mismatch("names an order that is not the tenant's").into())
+        self.order_named(scope, &intent.id, &intent.metadata).await
     }
 
-    /// Money of an order went back.
-    pub(crate) async fn take_back_order(
+    /// The tenant's order that the metadata of an object name, if they name one.
+    async fn order_named(
         &self,
         scope: &TenantScope,
-        order: &Order,
-        payment: PaymentRef<'_>,
-    ) -> Result<(), CommerceError> {
-        // What goes back before the goods were given is given first: the books tell both.
-        self.fulfil(scope, order).await?;
-        let purchase =
-            Purchase { granted: given(&order.id), reference: order.id.as_str().to_owned(), amount: order.amount };
-        let refunded = self.take_back(scope, &purchase, payment).await?;
-        if refunded > 0 {
-            self.store.order_fact(scope, &order.id, &Fact::RefundedTo { total: refunded.min(order.amount) }).await?;
-        }
-        Ok(())
+        object: &str,
+        metadata: &Metadata,
+    ) -> Result<Option<Order>, CommerceError> {
+        let Some(order) = metadata.get(METADATA_ORDER) else { return Ok(None) };
+        let order: OrderId = order.parse().map_err(|_| Mismatch::of(object, "names no order of ours"))?;
+        let found = self.store.order(scope, &order).await?.filter(|order| order.provider == Provider::Stripe);
+        found.map(Some).ok_or_else(|| Mismatch::of(object, "names an order that is not the tenant's").into())
     }
-}
-
-/// The key of what an order gives.
-fn given(order: &OrderId) -> String {
-    format!("order:{order}")
 }

@@ -1,10 +1,10 @@
 //! What Stripe tells, and what is done about it.
 
-use tenantry_domain::{Millis, OrgId, ledger::LedgerKind, plans};
+use tenantry_domain::{Millis, OrgId, ledger::LedgerKind, plans::plan_product_id};
 use tenantry_payments::stripe::{Event, EventObject, Invoice, InvoiceStatus, PaymentRef};
-use tenantry_store::{AccountEvent, Booked, NewLedgerRow, TenantScope};
+use tenantry_store::{AccountEvent, NewLedgerRow, TenantScope};
 
-use crate::{Commerce, CommerceError, Mismatch};
+use crate::{Commerce, CommerceError, Mismatch, take_back::Purchase};
 
 /// What came of an event.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -53,7 +53,7 @@ impl Commerce {
                 };
                 self.sync_subscription(&subscription.id).await?;
                 let product = subscription.items.first().map(|item| item.price.product.as_str());
-                let plan = self.store.plans().all().iter().find(|p| product == Some(&*plans::plan_product_id(&p.id)));
+                let plan = self.store.plans().all().iter().find(|p| product == Some(&*plan_product_id(&p.id)));
                 let noted = AccountEvent {
                     at: event.created,
                     id: event.id.clone(),
@@ -131,6 +131,12 @@ impl Commerce {
             expires_at: Some(line.period_end),
         };
         self.store.add_credits(scope, &new).await?;
+        // What went back before they were granted was not there to be taken then.
+        for payment in self.stripe()?.payments_of_invoice(&invoice.id).await? {
+            if let Some(intent) = &payment.payment_intent {
+                self.take_back(scope, &Purchase::of_invoice(&payment), PaymentRef::Intent(intent)).await?;
+            }
+        }
         Ok(())
     }
 
@@ -151,95 +157,17 @@ impl Commerce {
         let Some(scope) = self.tenant_of(object, customer, None).await? else { return Ok(Handled::default()) };
         let stripe = self.stripe()?;
         let payment = intent.map_or(PaymentRef::Charge(charge), PaymentRef::Intent);
-        if let Some(intent) = intent
-            && let Some(order) = self.order_of_payment(&scope, intent).await?
-        {
-            self.take_back_order(&scope, &order, payment).await?;
-        } else if let Some(intent) = intent
-            && let Some(paid) = stripe.invoice_paid_by(intent).await?
-        {
-            let what = Purchase {
-                granted: format!("invoice:{}", paid.invoice),
-                reference: paid.invoice,
-                amount: paid.amount_paid.unwrap_or(paid.amount_requested).unsigned_abs(),
-            };
-            self.take_back(&scope, &what, payment).await?;
-        }
-        Ok(Handled { org: Some(scope.org().clone()), notices: vec![] })
-    }
-}
-
-/// Credits that a payment brought.
-pub(crate) struct Purchase {
-    /// The key they were booked with.
-    pub(crate) granted: String,
-    /// What they were booked for.
-    pub(crate) reference: String,
-    /// What was paid, in minor units.
-    pub(crate) amount: u64,
-}
-
-impl Commerce {
-    /// Takes back of the credits of a purchase what refunds and disputes say, each once. Returns the total of the
-    /// refunds, in minor units.
-    pub(crate) async fn take_back(
-        &self,
-        scope: &TenantScope,
-        purchase: &Purchase,
-        payment: PaymentRef<'_>,
-    ) -> Result<u64, CommerceError> {
-        let stripe = self.stripe()?;
-        let mut refunds = stripe.refunds_of(payment).await?;
-        // In an order that does not depend on when we look: the shares are of the total after each.
-        refunds.retain(tenantry_payments::stripe::Refund::took_money);
-        refunds.sort_by(|a, b| (a.created, &a.id).cmp(&(b.created, &b.id)));
-        let refunded = refunds.iter().fold(0_u64, |sum, refund| sum.saturating_add(refund.amount.unsigned_abs()));
-        let Some(granted) = self.store.booked(scope, &purchase.granted).await? else { return Ok(refunded) };
-        let credits = granted.amount.unsigned_abs();
-        let mut total = 0_u64;
-        for refund in &refunds {
-            let before = plans::credits_back(credits, purchase.amount, total);
-            total = total.saturating_add(refund.amount.unsigned_abs());
-            let share = plans::credits_back(credits, purchase.amount, total) - before;
-            let key = format!("refund:{}", refund.id);
-            self.take(scope, LedgerKind::Refund, share, &key, &purchase.reference).await?;
-        }
-        for dispute in stripe.disputes_of(payment).await? {
-            let key = format!("dispute:{}", dispute.id);
-            let share = plans::credits_back(credits, purchase.amount, dispute.amount.unsigned_abs());
-            self.take(scope, LedgerKind::Clawback, share, &key, &purchase.reference).await?;
-            if dispute.status.is_won()
-                && let Some(taken) = self.store.booked(scope, &key).await?
-                && taken.amount < 0
-            {
-                let new = NewLedgerRow {
-                    kind: LedgerKind::Adjustment,
-                    amount: taken.amount.unsigned_abs(),
-                    key: &format!("dispute_won:{}", dispute.id),
-                    reference: Some(&purchase.reference),
-                    expires_at: granted.expires_at,
-                };
-                self.store.add_credits(scope, &new).await?;
+        if let Some(intent) = intent {
+            let intent = stripe.payment_intent(intent).await?;
+            if let Some(order) = self.order_of_payment(&scope, &intent).await? {
+                // Nothing goes back that was not paid: that message is late or lost.
+                let order = self.look(&scope, order).await?;
+                self.take_back_order(&scope, order, &intent).await?;
+            } else if let Some(paid) = stripe.invoice_paid_by(&intent.id).await? {
+                self.take_back(&scope, &Purchase::of_invoice(&paid), payment).await?;
             }
         }
-        Ok(refunded)
-    }
-
-    async fn take(
-        &self,
-        scope: &TenantScope,
-        kind: LedgerKind,
-        amount: u64,
-        key: &str,
-        reference: &str,
-    ) -> Result<(), CommerceError> {
-        let new = NewLedgerRow { kind, amount, key, reference: Some(reference), expires_at: None };
-        if let Booked::Done(row) = self.store.take_credits(scope, &new).await?
-            && row.short > 0
-        {
-            tracing::warn!(org = %scope.org(), row = %row.id, short = row.short, "credits were spent before their money went back");
-        }
-        Ok(())
+        Ok(Handled { org: Some(scope.org().clone()), notices: vec![] })
     }
 }
 

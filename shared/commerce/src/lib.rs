@@ -6,18 +6,27 @@
 //! state that was there before the look; and whatever changes credits has a key of its own and is booked once.
 
 mod checkout;
+mod china;
 mod customers;
 mod error;
 mod events;
+mod goods;
+mod prices;
+mod reconcile;
+mod refunds;
 mod subscriptions;
+mod take_back;
 
-use tenantry_domain::Millis;
-use tenantry_payments::stripe::Stripe;
-use tenantry_store::Store;
+use tenantry_domain::{Millis, OrderId, orders::Order};
+use tenantry_payments::{Payment, Vendor, stripe::Stripe};
+use tenantry_store::{Store, TenantScope};
 
 pub use checkout::CheckoutPages;
+pub use china::{Buyer, ChinaOrder, Wanted};
 pub use error::{CommerceError, Mismatch};
 pub use events::{Handled, Notice};
+pub use prices::Offer;
+pub use reconcile::Swept;
 pub use subscriptions::{Change, Planned};
 
 /// How long a plan stays when a payment is late, unless the deployer says otherwise.
@@ -31,14 +40,38 @@ const TRIES: usize = 8;
 pub struct Commerce {
     store: Store,
     stripe: Option<Stripe>,
+    automatic_tax: bool,
+    wechat: Option<Payment>,
+    alipay: Option<Payment>,
     grace: Millis,
 }
 
 impl Commerce {
-    /// With the vendors that are configured.
+    /// Without any vendor.
     #[must_use]
-    pub const fn new(store: Store, stripe: Option<Stripe>, grace: Millis) -> Self {
-        Self { store, stripe, grace }
+    pub const fn new(store: Store) -> Self {
+        Self { store, stripe: None, automatic_tax: false, wechat: None, alipay: None, grace: DEFAULT_GRACE }
+    }
+
+    /// With Stripe, which computes taxes or does not.
+    #[must_use]
+    pub fn with_stripe(self, stripe: Stripe, automatic_tax: bool) -> Self {
+        Self { stripe: Some(stripe), automatic_tax, ..self }
+    }
+
+    /// With WeChat Pay or Alipay.
+    #[must_use]
+    pub fn with_payment(self, payment: Payment) -> Self {
+        match payment.vendor() {
+            Vendor::WeChat => Self { wechat: Some(payment), ..self },
+            Vendor::Alipay => Self { alipay: Some(payment), ..self },
+        }
+    }
+
+    /// With another grace than [`DEFAULT_GRACE`].
+    #[must_use]
+    pub fn with_grace(self, grace: Millis) -> Self {
+        Self { grace, ..self }
     }
 
     /// The store.
@@ -53,5 +86,24 @@ impl Commerce {
     /// [`CommerceError::NotConfigured`].
     pub fn stripe(&self) -> Result<&Stripe, CommerceError> {
         self.stripe.as_ref().ok_or(CommerceError::NotConfigured("Stripe"))
+    }
+
+    /// WeChat Pay or Alipay.
+    ///
+    /// # Errors
+    /// [`CommerceError::NotConfigured`].
+    pub fn payment(&self, vendor: Vendor) -> Result<&Payment, CommerceError> {
+        match vendor {
+            Vendor::WeChat => self.wechat.as_ref().ok_or(CommerceError::NotConfigured("WeChat Pay")),
+            Vendor::Alipay => self.alipay.as_ref().ok_or(CommerceError::NotConfigured("Alipay")),
+        }
+    }
+
+    /// An order of the tenant.
+    ///
+    /// # Errors
+    /// [`CommerceError::Unknown`] when it has no such order.
+    pub async fn order(&self, scope: &TenantScope, order: &OrderId) -> Result<Order, CommerceError> {
+        self.store.order(scope, order).await?.ok_or(CommerceError::Unknown("there is no such order"))
     }
 }

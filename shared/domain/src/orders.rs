@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use crate::{
     ids::{OrderId, UserId},
-    plans::pro_rata,
+    plans::{Package, pro_rata},
     time::Millis,
 };
 
@@ -63,6 +63,15 @@ pub enum Goods {
         /// How many.
         months: u32,
     },
+}
+
+impl Goods {
+    /// A package as it is sold now.
+    #[must_use]
+    pub fn of(package: &Package) -> Self {
+        let Package { id, credits, expires_after_days, .. } = package.clone();
+        Self::Package { id, credits, expires_after_days }
+    }
 }
 
 /// Where an order stands.

@@ -206,7 +206,8 @@ pub fn credits_back(credits: u64, amount: u64, refunded: u64) -> u64 {
 }
 
 /// `part` of `all`, as a part of `whole`, rounded down. Nothing of what cost nothing.
-pub(crate) fn pro_rata(whole: u64, all: u64, part: u64) -> u64 {
+#[must_use]
+pub fn pro_rata(whole: u64, all: u64, part: u64) -> u64 {
     let share = (u128::from(whole) * u128::from(part.min(all))).checked_div(u128::from(all)).unwrap_or(0);
     u64::try_from(share).unwrap_or(whole)
 }
