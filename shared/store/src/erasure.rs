@@ -101,6 +101,12 @@ impl Store {
         if let (keys::ACCOUNT, Some(customer)) = (sort_key, reader.optional_text("customer")?) {
             return self.erase_rows([Ok(keys::customer(customer))]).await;
         }
+        if sort_key.starts_with(keys::ORDER_PREFIX) {
+            let order = crate::orders::read_order(item)?;
+            return self
+                .erase_rows([Ok(keys::order_owner(&order.id)), Ok(keys::order_due(&order.id, order.expires_at))])
+                .await;
+        }
         if sort_key.starts_with(keys::MEMBER_PREFIX) {
             let user: UserId = reader.parsed("user")?;
             self.end_sessions_in(scope, &user).await?;
