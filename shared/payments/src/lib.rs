@@ -1,6 +1,6 @@
 //! The payment vendors, one module each. What a payment does to a tenant is no business of this crate.
 //!
-//! [`Payment`] is WeChat Pay or Alipay behind one face: both sell one order at a time, show a QR code and call back.
+//! [`stripe::Stripe`] sells subscriptions and more. [`Payment`] is WeChat Pay or Alipay behind one face: both sell one order at a time, show a QR code and call back.
 //! Whoever uses it checks each [`Trade`] against an [`Expectation`] before crediting anything, and treats
 //! [`PaymentError::Unavailable`] as "it may have happened": the vendor is asked again before anything else is decided.
 
@@ -12,6 +12,7 @@ mod order;
 mod payment;
 mod retry;
 mod rsa;
+pub mod stripe;
 mod time;
 pub mod wechat;
 
