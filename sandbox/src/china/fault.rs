@@ -4,12 +4,13 @@ use std::{
     collections::VecDeque,
     io,
     sync::{Mutex, PoisonError},
+    time::Duration,
 };
 
 use axum::{body::Body, response::Response};
 use bytes::Bytes;
 use futures_util::stream;
-use http::{HeaderValue, StatusCode};
+use http::{HeaderValue, StatusCode, header};
 use serde::{Deserialize, Serialize};
 
 /// What happens to the next call.
@@ -24,40 +25,49 @@ pub enum Fault {
     BreakOff,
     /// It is done, and no answer ever comes.
     Hang,
+    /// It is done, and answered after so many milliseconds.
+    Slow(u32),
     /// The answer is changed after it was signed.
     Tamper,
     /// The answer has no signature.
     Unsigned,
     /// The answer is signed with somebody else's key.
     WrongKey,
-    /// The answer says that it was signed ten minutes ago, and was (WeChat Pay; Alipay's carry no time).
+    /// The answer was signed ten minutes ago (WeChat Pay; Alipay's carry no time).
     Stale,
+    /// The answer has the signature by which WeChat Pay tests whether signatures are checked; at Alipay no signature.
+    Probe,
     /// The call is served as usual: keeps a place in the queue.
     None,
 }
 
 impl Fault {
     /// Is the call not to be carried out at all?
-    pub(crate) const fn prevents(self) -> bool {
+    pub(super) const fn prevents(self) -> bool {
         matches!(self, Self::Error500)
     }
 
     /// What becomes of a finished answer.
-    pub(crate) async fn spoil(self, answer: Response) -> Response {
+    pub(super) async fn spoil(self, answer: Response) -> Response {
         match self {
             Self::Error500 | Self::Error500Applied => {
-                let mut answer = Response::new(Body::from("a fault was ordered"));
+                let mut answer =
+                    Response::new(Body::from(r#"{"code":"SYSTEM_ERROR","message":"a fault was ordered"}"#));
                 *answer.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
                 answer
             }
             Self::BreakOff => {
                 let broken = stream::iter([Err::<Bytes, io::Error>(io::ErrorKind::ConnectionReset.into())]);
                 let (mut head, _) = answer.into_parts();
-                head.headers.insert(http::header::CONTENT_LENGTH, HeaderValue::from_static("1000"));
+                head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("1000"));
                 Response::from_parts(head, Body::from_stream(broken))
             }
             Self::Hang => std::future::pending().await,
-            Self::Tamper | Self::Unsigned | Self::WrongKey | Self::Stale | Self::None => answer,
+            Self::Slow(millis) => {
+                tokio::time::sleep(Duration::from_millis(millis.into())).await;
+                answer
+            }
+            Self::Tamper | Self::Unsigned | Self::WrongKey | Self::Stale | Self::Probe | Self::None => answer,
         }
     }
 }
@@ -83,7 +93,7 @@ impl Faults {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
     }
 
-    pub(crate) fn next(&self) -> Fault {
+    pub(super) fn next(&self) -> Fault {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).pop_front().unwrap_or(Fault::None)
     }
 }

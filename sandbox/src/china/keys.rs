@@ -1,24 +1,49 @@
-//! RSA keys, made when they are first wanted and kept for the process: making one takes a tenth of a second.
+//! Keys, made when the doubles start and never written down.
 
-use std::{
-    collections::HashMap,
-    fmt,
-    sync::{Arc, LazyLock, Mutex, PoisonError},
-};
+use std::{fmt, sync::Arc};
 
 use aws_lc_rs::{
     encoding::AsDer,
-    rand::SystemRandom,
+    rand::{self, SystemRandom},
     rsa::{KeyPair, KeySize},
     signature::{self, KeyPair as _, UnparsedPublicKey},
 };
-use data_encoding::BASE64;
+use data_encoding::{BASE64, HEXLOWER, HEXUPPER};
 
-use super::NoKeys;
+/// There is no randomness.
+#[derive(Debug)]
+pub(super) struct NoKeys;
 
-/// A pair of keys.
+/// All keys. Making them takes some tenths of a second.
 #[derive(Clone)]
-pub(crate) struct RsaKey(Arc<KeyPair>);
+pub(super) struct Keys {
+    /// The merchant's at WeChat Pay.
+    pub(super) merchant: RsaKey,
+    /// WeChat Pay's: the public key that replaces certificates.
+    pub(super) wechat: RsaKey,
+    /// WeChat Pay's, of its certificate.
+    pub(super) certificate: RsaKey,
+    /// The app's at Alipay.
+    pub(super) app: RsaKey,
+    /// Alipay's.
+    pub(super) alipay: RsaKey,
+    /// Nobody's: what a forger has.
+    pub(super) stranger: RsaKey,
+}
+
+impl Keys {
+    pub(super) fn make() -> Result<Self, NoKeys> {
+        // A forger may as well be in possession of any valid key, so the stranger's needs no making of its own.
+        let (merchant, app) = (RsaKey::generate()?, RsaKey::generate()?);
+        let (wechat, certificate, alipay) = (RsaKey::generate()?, RsaKey::generate()?, RsaKey::generate()?);
+        let stranger = merchant.clone();
+        Ok(Self { merchant, wechat, certificate, app, alipay, stranger })
+    }
+}
+
+/// A pair of RSA keys of 2048 bits.
+#[derive(Clone)]
+pub(super) struct RsaKey(Arc<KeyPair>);
 
 impl fmt::Debug for RsaKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -27,20 +52,12 @@ impl fmt::Debug for RsaKey {
 }
 
 impl RsaKey {
-    /// The key of this role in this process.
-    pub(crate) fn of(role: &'static str) -> Result<Self, NoKeys> {
-        static KEYS: LazyLock<Mutex<HashMap<&'static str, RsaKey>>> = LazyLock::new(Mutex::default);
-        let mut keys = KEYS.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(key) = keys.get(role) {
-            return Ok(key.clone());
-        }
-        let key = Self(Arc::new(KeyPair::generate(KeySize::Rsa2048).map_err(|_| NoKeys)?));
-        keys.insert(role, key.clone());
-        Ok(key)
+    fn generate() -> Result<Self, NoKeys> {
+        KeyPair::generate(KeySize::Rsa2048).map(|key| Self(Arc::new(key))).map_err(|_| NoKeys)
     }
 
     /// SHA-256 with PKCS#1 v1.5, base64. The empty text should signing fail, which no verifier takes.
-    pub(crate) fn sign(&self, text: &[u8]) -> String {
+    pub(super) fn sign(&self, text: &[u8]) -> String {
         let mut signature = vec![0; self.0.public_modulus_len()];
         match self.0.sign(&signature::RSA_PKCS1_SHA256, &SystemRandom::new(), text, &mut signature) {
             Ok(()) => BASE64.encode(&signature),
@@ -49,36 +66,40 @@ impl RsaKey {
     }
 
     /// Is this base64 text a signature by this key?
-    pub(crate) fn verifies(&self, text: &[u8], signature: &str) -> bool {
-        verifies(self.0.public_key().as_ref(), text, signature)
+    pub(super) fn verifies(&self, text: &[u8], signature: &str) -> bool {
+        let key = UnparsedPublicKey::new(&signature::RSA_PKCS1_2048_8192_SHA256, self.0.public_key().as_ref());
+        BASE64.decode(signature.as_bytes()).is_ok_and(|signature| key.verify(text, &signature).is_ok())
     }
 
     /// PKCS#8, PEM.
-    pub(crate) fn private_pem(&self) -> Result<String, NoKeys> {
+    pub(super) fn private_pem(&self) -> Result<String, NoKeys> {
         self.0.as_der().map(|der| pem("PRIVATE KEY", der.as_ref())).map_err(|_| NoKeys)
     }
 
     /// SubjectPublicKeyInfo, PEM.
-    pub(crate) fn public_pem(&self) -> Result<String, NoKeys> {
+    pub(super) fn public_pem(&self) -> Result<String, NoKeys> {
         self.0.public_key().as_der().map(|der| pem("PUBLIC KEY", der.as_ref())).map_err(|_| NoKeys)
     }
 }
 
-/// Is this base64 text a signature by the owner of this public key?
-pub(crate) fn verifies(public: &[u8], text: &[u8], signature: &str) -> bool {
-    let key = UnparsedPublicKey::new(&signature::RSA_PKCS1_2048_8192_SHA256, public);
-    BASE64.decode(signature.as_bytes()).is_ok_and(|signature| key.verify(text, &signature).is_ok())
+fn pem(label: &str, der: &[u8]) -> String {
+    let text = BASE64.encode(der);
+    let lines: Vec<&str> = text.as_bytes().chunks(64).filter_map(|line| std::str::from_utf8(line).ok()).collect();
+    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
 }
 
-fn pem(label: &str, der: &[u8]) -> String {
-    let mut text = format!("-----BEGIN {label}-----\n");
-    let mut rest = BASE64.encode(der);
-    while !rest.is_empty() {
-        let tail = rest.split_off(rest.len().min(64));
-        text.push_str(&rest);
-        text.push('\n');
-        rest = tail;
-    }
-    text.push_str(&format!("-----END {label}-----\n"));
-    text
+/// Upper-case hexadecimal of so many random bytes, as serial numbers are written.
+pub(super) fn serial(bytes: usize) -> Result<String, NoKeys> {
+    random(bytes).map(|bytes| HEXUPPER.encode(&bytes))
+}
+
+/// Lower-case hexadecimal of so many random bytes.
+pub(super) fn secret(bytes: usize) -> Result<String, NoKeys> {
+    random(bytes).map(|bytes| HEXLOWER.encode(&bytes))
+}
+
+fn random(bytes: usize) -> Result<Vec<u8>, NoKeys> {
+    let mut random = vec![0; bytes];
+    rand::fill(&mut random).map_err(|_| NoKeys)?;
+    Ok(random)
 }

@@ -11,43 +11,49 @@ use axum::{
 };
 use http::{StatusCode, header};
 
-use super::{Bill, Desk};
+use super::{Bill, Desk, Refusal};
 
 /// The page runs nothing, loads nothing and posts to itself only.
-const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
+const POLICY: &str =
+    "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
 
 type Shared = State<Arc<dyn Desk>>;
 
-pub(super) fn router(desk: Arc<dyn Desk>) -> Router {
-    Router::new().route(&format!("/_dev/pay/{}/{{order}}", desk.path()), get(show).post(act)).with_state(desk)
+pub(super) fn router(desks: &[Arc<dyn Desk>]) -> Router {
+    desks.iter().fold(Router::new(), |router, desk| {
+        let path = format!("/_dev/pay/{}/{{order}}", desk.vendor().as_str());
+        router.merge(Router::new().route(&path, get(show).post(act)).with_state(desk.clone()))
+    })
 }
 
+/// To open the page is to scan the code, as long as that can be done.
 async fn show(State(desk): Shared, Path(order): Path<String>) -> Response {
-    match desk.scan(&order) {
-        Some(bill) => page(StatusCode::OK, &html(desk.name(), &bill, "")),
-        None => page(StatusCode::NOT_FOUND, &empty(desk.name())),
-    }
+    let scanned = desk.scan(&order);
+    answer(&*desk, &order, StatusCode::OK, scanned.err().map_or("", |refusal| refusal.0))
 }
 
 async fn act(State(desk): Shared, Path(order): Path<String>, body: Bytes) -> Response {
     let action = form_urlencoded::parse(&body).find(|(name, _)| name == "action").map(|(_, value)| value.into_owned());
     let result = match action.as_deref() {
-        Some("pay") => desk.pay(&order).map(|()| "You have paid with money that does not exist."),
+        Some("pay") => desk.pay(&order).map(|_| "You have paid with money that does not exist."),
         Some("decline") => desk.decline(&order).map(|()| "The payment was declined. The order can still be paid."),
         Some("abandon") => Ok("You have left. The order stays unpaid until it expires."),
-        _ => Err("Nothing was chosen."),
+        _ => Err(Refusal("Nothing was chosen.")),
     };
-    let (status, said) = match result {
-        Ok(said) => (StatusCode::OK, said),
-        Err(said) => (StatusCode::CONFLICT, said),
-    };
-    match desk.scan(&order) {
-        Some(bill) => page(status, &html(desk.name(), &bill, said)),
-        None => page(StatusCode::NOT_FOUND, &empty(desk.name())),
+    match result {
+        Ok(said) => answer(&*desk, &order, StatusCode::OK, said),
+        Err(Refusal(said)) => answer(&*desk, &order, StatusCode::CONFLICT, said),
     }
 }
 
-fn page(status: StatusCode, html: &str) -> Response {
+fn answer(desk: &dyn Desk, order: &str, status: StatusCode, said: &str) -> Response {
+    match desk.bill(order) {
+        Some(bill) => page(status, &html(desk.vendor().name(), &bill, said)),
+        None => page(StatusCode::NOT_FOUND, &empty(desk.vendor().name())),
+    }
+}
+
+pub(super) fn page(status: StatusCode, html: &str) -> Response {
     let headers = [
         (header::CONTENT_SECURITY_POLICY, POLICY),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
@@ -58,7 +64,11 @@ fn page(status: StatusCode, html: &str) -> Response {
 }
 
 fn html(vendor: &str, bill: &Bill, said: &str) -> String {
-    let said = if said.is_empty() { String::new() } else { format!("<p role=\"status\"><strong>{}</strong></p>", escape(said)) };
+    let said = if said.is_empty() {
+        String::new()
+    } else {
+        format!("<p role=\"status\"><strong>{}</strong></p>", escape(said))
+    };
     let buttons = if bill.payable {
         "<form method=\"post\"><button name=\"action\" value=\"pay\">Pay</button> \
          <button name=\"action\" value=\"decline\">Decline</button> \
@@ -89,7 +99,7 @@ fn empty(vendor: &str) -> String {
     frame(vendor, "<p>There is no such order here.</p>")
 }
 
-fn frame(vendor: &str, content: &str) -> String {
+pub(super) fn frame(vendor: &str, content: &str) -> String {
     let vendor = escape(vendor);
     format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>Test payment, not {vendor}</title>\
@@ -103,7 +113,7 @@ fn frame(vendor: &str, content: &str) -> String {
 }
 
 /// For text and for attributes in double quotes.
-fn escape(text: &str) -> String {
+pub(super) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {
         match character {
@@ -129,6 +139,7 @@ mod tests {
             order: evil.to_owned(),
             description: evil.to_owned(),
             amount: 19_905,
+            refunded: 0,
             state: "NOTPAY",
             payable: true,
             return_url: Some(format!("https://shop.example/\" onclick=\"{evil}")),
