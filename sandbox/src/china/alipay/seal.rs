@@ -73,3 +73,19 @@ impl Seal for AlipaySeal {
 pub(super) fn text<'a>(content: &'a Value, name: &str) -> &'a str {
     content.get(name).and_then(Value::as_str).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_of_a_real_notification_is_made_as_the_vendor_makes_it() {
+        let vectors = include_str!("../../../../shared/payments/testdata/vectors.json");
+        let vectors: Value = serde_json::from_str(vectors).unwrap();
+        let vector = &vectors["alipay_notify_rsa2"];
+        let mut params: BTreeMap<String, String> = serde_json::from_value(vector["params"].clone()).unwrap();
+        params.remove("sign");
+        params.remove("sign_type");
+        assert_eq!(signed_text(&params), vector["signed_string"].as_str().unwrap());
+    }
+}

@@ -37,11 +37,16 @@ impl WeChatSeal {
     /// The nonce, twelve characters, and the ciphertext in base64.
     fn encrypt(&self, text: &str, associated_data: &str) -> Option<(String, String)> {
         let nonce = secret(6).ok()?;
-        let mut bytes = text.as_bytes().to_vec();
-        let once = Nonce::try_assume_unique_for_key(nonce.as_bytes()).ok()?;
-        self.key.seal_in_place_append_tag(once, Aad::from(associated_data.as_bytes()), &mut bytes).ok()?;
-        Some((nonce, BASE64.encode(&bytes)))
+        let ciphertext = encrypt(&self.key, &nonce, associated_data, text)?;
+        Some((nonce, ciphertext))
     }
+}
+
+fn encrypt(key: &LessSafeKey, nonce: &str, associated_data: &str, text: &str) -> Option<String> {
+    let mut bytes = text.as_bytes().to_vec();
+    let nonce = Nonce::try_assume_unique_for_key(nonce.as_bytes()).ok()?;
+    key.seal_in_place_append_tag(nonce, Aad::from(associated_data.as_bytes()), &mut bytes).ok()?;
+    Some(BASE64.encode(&bytes))
 }
 
 impl Seal for WeChatSeal {
@@ -95,5 +100,22 @@ impl Seal for WeChatSeal {
 
     fn schedule(&self) -> &'static [u64] {
         &SCHEDULE
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    #[test]
+    fn the_vendors_example_is_encrypted_as_there() {
+        let vectors = include_str!("../../../../shared/payments/testdata/vectors.json");
+        let vectors: Value = serde_json::from_str(vectors).unwrap();
+        let text = |name: &str| vectors["wechat_pay_v3_aes_256_gcm"][name].as_str().unwrap();
+        let key = UnboundKey::new(&AES_256_GCM, text("api_v3_key").as_bytes()).unwrap();
+        let sealed = encrypt(&LessSafeKey::new(key), text("nonce"), text("associated_data"), text("plaintext"));
+        assert_eq!(sealed.unwrap(), text("ciphertext_base64"));
     }
 }
