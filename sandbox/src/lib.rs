@@ -1,1 +1,3 @@
 //! Test doubles of the payment vendors, for laptops and tests. No payment here is one.
+
+pub mod stripe;
