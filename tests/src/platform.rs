@@ -22,6 +22,8 @@ use serde_json::{Value, json};
 use tenantry_auth::Hasher;
 use tenantry_domain::{
     Clock, KeyId, Millis, OrgId, Resource, SystemClock, UserId,
+    budget::Budget,
+    ledger::LedgerRow,
     metering::Meter,
     plans::{DEFAULT_PLANS, Limit, Plans},
     roles::KeyScopes,
@@ -158,7 +160,15 @@ impl Tenant {
         let scope = TenantScope::authenticated(org.clone());
         let (key, secret) = (KeyId::new(), ApiKeySecret::generate().expect("randomness"));
         let (scopes, expires_at) = (KeyScopes::default(), None);
-        let new = NewApiKey { id: &key, name: "test", secret: &secret, scopes, expires_at, created_by: &user.id };
+        let new = NewApiKey {
+            id: &key,
+            name: "test",
+            secret: &secret,
+            scopes,
+            expires_at,
+            budget: Budget::default(),
+            created_by: &user.id,
+        };
         store.create_api_key(&scope, &new, Limit::Unlimited, None).await.expect("a store").expect("no limit");
         let api_key = secret.expose().to_owned();
         Self { org, user: user.id, email, password, key, api_key, scope }
@@ -318,7 +328,14 @@ impl Platform {
         self.store().roll_ups(&tenant.scope, "0000-01-01", "9999-12-31").await.expect("a store")
     }
 
-    /// Checks that meter, records and roll-ups of the tenant's current period tell the same story, and
+    /// All rows of the tenant's ledger, newest first.
+    pub async fn ledger(&self, tenant: &Tenant) -> Vec<LedgerRow> {
+        let page = self.store().ledger(&tenant.scope, 1000, None).await.expect("a store");
+        assert!(page.next.is_none(), "more rows than a page holds");
+        page.items
+    }
+
+    /// Checks that meter, records, roll-ups and ledger of the tenant's current period tell the same story, and
     /// that nothing is in flight. Returns the records.
     pub async fn books(&self, tenant: &Tenant) -> Vec<UsageEvent> {
         let (meter, records, roll_ups) =
@@ -337,6 +354,9 @@ impl Platform {
             let of_records = records.iter().map(|record| of(&record.tokens)).sum::<u64>();
             assert_eq!(of_records, roll_ups.iter().map(|row| of(&row.sums.tokens)).sum::<u64>(), "tokens");
         };
+        let booked: i64 = self.ledger(tenant).await.iter().map(|row| row.amount).sum();
+        let used: u64 = roll_ups.iter().map(|row| row.sums.credits).sum();
+        assert_eq!(booked - i64::try_from(used).expect("few"), i64::try_from(meter.credits).expect("few"), "credits");
         tokens(|tokens| tokens.prompt);
         tokens(|tokens| tokens.completion);
         tokens(|tokens| tokens.cached);

@@ -5,12 +5,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::HeaderMap;
 use tenantry_domain::{
     Amounts, KeyId, Millis, RequestId, Resource, UserId,
+    budget::{Budget, Budgeted},
     catalogue::Model,
     metering::{Demand, Refusal},
-    plans::Limit,
     roles::Permission,
     usage::{Operation, Status, Tokens, UsageEvent},
 };
@@ -18,7 +18,7 @@ use tenantry_providers::{Timing, Usage, openai::Produced};
 use tenantry_store::{Admission, Reservation, TenantScope};
 use tenantry_web::{ApiError, Caller, router::TraceId};
 
-use crate::{BODY_LIMIT, State, Waits};
+use crate::{BODY_LIMIT, State, Waits, limits};
 
 /// What a request may use at most.
 #[derive(Debug, Clone, Copy)]
@@ -57,10 +57,11 @@ impl Estimate {
     /// it is worth an answer.
     fn lowered(&self, refusal: &Refusal, model: &Model) -> Option<Self> {
         let tokens = match refusal {
-            Refusal::QuotaExceeded { resource: Resource::LlmTokens, left, .. } => {
+            Refusal::QuotaExceeded { resource: Resource::LlmTokens, left, .. }
+            | Refusal::BudgetExceeded { what: Budgeted::Resource(Resource::LlmTokens), left, .. } => {
                 left.checked_sub(self.prompt_held())?
             }
-            Refusal::OutOfCredits { left, .. } => {
+            Refusal::OutOfCredits { left, .. } | Refusal::BudgetExceeded { what: Budgeted::Credits, left, .. } => {
                 let prompt = model.price.at_most(&Self { cap: 0, ..*self }.most());
                 // The price is rounded up once, so a unit less is certainly covered.
                 let rest = u128::from(left.checked_sub(prompt)?.saturating_sub(1)) * 1_000_000;
@@ -110,6 +111,7 @@ pub(crate) struct Proposal {
     estimate: Estimate,
     key: Option<KeyId>,
     member: UserId,
+    budget: Option<(KeyId, Budget)>,
     trace: TraceId,
 }
 
@@ -128,7 +130,8 @@ impl Proposal {
     ) -> Result<Self, ApiError> {
         let scope = caller.scope(Permission::CallModels)?.clone();
         let (key, member) = (caller.key().cloned(), caller.member().clone());
-        Ok(Self { scope, model, operation, streamed, estimate, key, member, trace })
+        let budget = caller.budget().map(|(key, budget)| (key.clone(), budget.clone()));
+        Ok(Self { scope, model, operation, streamed, estimate, key, member, budget, trace })
     }
 }
 
@@ -139,14 +142,18 @@ impl Call {
     /// # Errors
     /// 402, 429, 503: nothing is held then, or what is held is given back.
     pub(crate) async fn admit(state: &State, proposal: Proposal) -> Result<Self, ApiError> {
-        let Proposal { scope, model, operation, streamed, mut estimate, key, member, trace } = proposal;
+        let Proposal { scope, model, operation, streamed, mut estimate, key, member, budget, trace } = proposal;
         // The hold is counted from later than this, so it outlives the call's deadline.
         let started = Instant::now();
         let hold_for = Millis::try_from((state.0.waits.call + Waits::HOLD_GRACE).as_millis()).unwrap_or(Millis::MAX);
         let store = &state.0.store;
         let request = RequestId::at(store.now());
         let reserve = async |estimate: &Estimate| {
-            let admission = store.reserve(&scope, &request, &estimate.demand(&model, operation), hold_for).await;
+            let admission = {
+                let demand = estimate.demand(&model, operation);
+                let within = budget.as_ref().map(|(key, budget)| (key, budget));
+                store.reserve_within(&scope, within, &request, &demand, hold_for).await
+            };
             if admission.is_err() {
                 // Perhaps the write was applied and only its answer lost.
                 let (store, scope, request) = (store.clone(), scope.clone(), request.clone());
@@ -159,9 +166,10 @@ impl Call {
             admission
         };
         let mut admission = reserve(&estimate).await?;
-        if let Admission::Refused(refusal) = &admission
-            && let Some(lowered) = estimate.lowered(refusal, &model)
-        {
+        // Tokens and credits, of the tenant and of the key: each may want it lower than the one before.
+        for _ in 0..4 {
+            let Admission::Refused(refusal) = &admission else { break };
+            let Some(lowered) = estimate.lowered(refusal, &model) else { break };
             estimate = lowered;
             admission = reserve(&estimate).await?;
         }
@@ -300,35 +308,9 @@ impl Call {
         }
     }
 
-    /// What the client may know of its limits: `x-ratelimit-*` as OpenAI names them, and the IETF's
-    /// `RateLimit` fields (draft-ietf-httpapi-ratelimit-headers-10).
+    /// What the client may know of its limits.
     pub(crate) fn limit_headers(&self) -> HeaderMap {
-        let meter = self.reservation.meter();
-        let mut headers = HeaderMap::new();
-        let mut put = |name: &'static str, value: String| {
-            if let Ok(value) = HeaderValue::from_str(&value) {
-                headers.insert(HeaderName::from_static(name), value);
-            }
-        };
-        let now = self.state.0.store.now();
-        if meter.rate.interval > 0 {
-            let limit = 60_000 / meter.rate.interval;
-            let remaining = meter.rate.remaining(meter.ready_at, now);
-            let full_in = (meter.ready_at - meter.rate.floor(now)).max(0);
-            put("x-ratelimit-limit-requests", limit.to_string());
-            put("x-ratelimit-remaining-requests", remaining.to_string());
-            put("x-ratelimit-reset-requests", format!("{full_in}ms"));
-            put("ratelimit-policy", format!("\"requests\";q={limit};w=60"));
-            put("ratelimit", format!("\"requests\";r={remaining};t={}", (full_in + 999) / 1000));
-        }
-        if let (Limit::Of(limit), Limit::Of(left)) =
-            (meter.given.get(Resource::LlmTokens), meter.left.get(Resource::LlmTokens))
-        {
-            put("x-ratelimit-limit-tokens", limit.to_string());
-            put("x-ratelimit-remaining-tokens", left.to_string());
-            put("x-ratelimit-reset-tokens", format!("{}s", ((meter.period.end() - now) / 1000).max(0)));
-        }
-        headers
+        limits::headers(self.reservation.meter(), self.reservation.within(), self.state.0.store.now())
     }
 }
 

@@ -10,6 +10,7 @@ mod call;
 mod completions;
 mod embeddings;
 mod errors;
+mod limits;
 mod models;
 mod request;
 mod stream;

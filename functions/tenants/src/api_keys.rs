@@ -9,6 +9,7 @@ use http::{StatusCode, header};
 use serde::{Deserialize, Serialize};
 use tenantry_domain::{
     KeyId, Millis, UserId,
+    budget::Budget,
     plans::{Limit, Plan},
     roles::{KeyScope, KeyScopes, Permission},
     secret::ApiKeySecret,
@@ -30,6 +31,7 @@ use utoipa::ToSchema;
 use crate::{
     ListQuery, State,
     acting::{Ids, change, still_may},
+    key_budgets::{KeyBudget, per_minute},
     organizations::given,
     refusals::{ActRefusals, WriteRefusals},
 };
@@ -63,6 +65,12 @@ pub(crate) struct ApiKey {
     test: bool,
     /// Switched off: it is refused until it is switched on again.
     disabled: bool,
+    /// What it may use in a month; `null` when the plan alone says.
+    #[schema(required, nullable)]
+    budget: Option<KeyBudget>,
+    /// How many requests it may make in a minute; `null` when the plan alone says.
+    #[schema(required)]
+    requests_per_minute: Option<u64>,
     /// From when it is refused.
     #[schema(required, format = DateTime)]
     expires_at: Option<String>,
@@ -128,6 +136,8 @@ impl From<Stored> for ApiKey {
     fn from(key: Stored) -> Self {
         Self {
             test: key.is_test(),
+            budget: KeyBudget::of(&key.budget),
+            requests_per_minute: key.budget.requests_per_minute,
             scopes: key.scopes.iter().map(Into::into).collect(),
             disabled: key.disabled,
             expires_at: key.expires_at.map(rfc3339),
@@ -169,6 +179,11 @@ pub(crate) struct CreateApiKeyRequest {
     /// Whether it is for real traffic; it is when left out.
     #[serde(default)]
     mode: KeyMode,
+    /// What it may use in a month; as much as the plan allows when left out.
+    budget: Option<KeyBudget>,
+    /// How many requests it may make in a minute; as many as the plan allows when left out.
+    #[schema(minimum = 1, maximum = 60_000)]
+    requests_per_minute: Option<u64>,
 }
 
 /// Fields to change. What is left out stays.
@@ -191,6 +206,14 @@ pub(crate) struct UpdateApiKeyRequest {
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<bool>)]
     disabled: Option<bool>,
+    /// What it may use in a month, all parts of it; as much as the plan allows when `null`.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<KeyBudget>)]
+    budget: Option<Option<KeyBudget>>,
+    /// How many requests it may make in a minute; as many as the plan allows when `null`.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<u64>, minimum = 1, maximum = 60_000)]
+    requests_per_minute: Option<Option<u64>>,
 }
 
 /// How to rotate. May be left out altogether.
@@ -271,6 +294,10 @@ pub(crate) async fn create(
     let name = line("/name", &request.name, NAME_CHARS)?;
     let scopes = request.scopes.map(scopes).transpose()?.unwrap_or_default();
     let expires_at = request.expires_at.map(|text| end(&text, state.store.now())).transpose()?;
+    let budget = Budget {
+        requests_per_minute: request.requests_per_minute.map(per_minute).transpose()?,
+        ..request.budget.map(KeyBudget::checked).transpose()?.unwrap_or_default()
+    };
     let secret = match request.mode {
         KeyMode::Live => ApiKeySecret::generate(),
         KeyMode::Test => ApiKeySecret::generate_test(),
@@ -278,11 +305,13 @@ pub(crate) async fn create(
     let secret = secret.map_err(|error| ApiError::internal(error.to_string()))?;
     let plan = state.store.plans().get(&state.store.meter(scope).await?.plan);
     let id = KeyId::new();
-    let new = NewApiKey { id: &id, name: &name, secret: &secret, scopes, expires_at, created_by };
+    let limits = (!budget.is_empty()).then(|| in_words(&budget));
+    let new = NewApiKey { id: &id, name: &name, secret: &secret, scopes, expires_at, budget, created_by };
     let changes = vec![
         change("name", None::<String>, Some(&name)),
         change("scopes", None::<String>, Some(scopes.words())),
         change("expires_at", None::<String>, expires_at.map(rfc3339)),
+        change("budget", None::<String>, limits),
     ];
     let audit = audit(&caller, "api_key.created", &id, changes, &origin);
     let key = state.store.create_api_key(scope, &new, plan.limits.keys, Some(&audit)).await?;
@@ -291,7 +320,7 @@ pub(crate) async fn create(
 
 /// Change an API key
 ///
-/// Its name, scopes, end, and whether it is switched off. Other processes learn of it within half a minute.
+/// Its name, scopes, limits, end, and whether it is switched off. Other processes learn of it within half a minute.
 #[utoipa::path(
     patch,
     path = "/api/v1/api-keys/{id}",
@@ -317,7 +346,10 @@ pub(crate) async fn update(
     still_may(&state, &caller, Permission::ManageKeys).await?;
     let id: KeyId = ids.at(0)?;
     let now = state.store.now();
-    let wanted = ApiKeyChange {
+    let budget = request.budget.map(|budget| budget.map(KeyBudget::checked).transpose()).transpose()?;
+    let rate = request.requests_per_minute.map(|rate| rate.map(per_minute).transpose()).transpose()?;
+    let mut wanted = ApiKeyChange {
+        budget: None,
         name: request.name.map(|name| line("/name", &name, NAME_CHARS)).transpose()?,
         scopes: request.scopes.map(scopes).transpose()?,
         expires_at: request.expires_at.map(|text| text.map(|text| end(&text, now)).transpose()).transpose()?,
@@ -330,6 +362,10 @@ pub(crate) async fn update(
             return Err(ApiError::stale());
         }
         let seen = Precondition::OneOf(vec![before.version]);
+        wanted.budget = (budget.is_some() || rate.is_some()).then(|| Budget {
+            requests_per_minute: rate.unwrap_or(before.budget.requests_per_minute),
+            ..budget.clone().map_or_else(|| before.budget.clone(), Option::unwrap_or_default)
+        });
         let audit = audit(&caller, "api_key.updated", &id, changes(&before, &wanted), &origin);
         match state.store.change_api_key(scope, &id, &wanted, &seen, &audit).await? {
             Changed::Stale => {}
@@ -445,10 +481,18 @@ fn changes(before: &Stored, wanted: &ApiKeyChange) -> Vec<Change> {
     if let Some(expires_at) = wanted.expires_at {
         set("expires_at", before.expires_at.map(rfc3339), expires_at.map(rfc3339));
     }
+    if let Some(budget) = &wanted.budget {
+        set("budget", Some(in_words(&before.budget)), Some(in_words(budget)));
+    }
     if let Some(disabled) = wanted.disabled {
         set("disabled", Some(before.disabled.to_string()), Some(disabled.to_string()));
     }
     changes
+}
+
+/// For the audit log.
+fn in_words(budget: &Budget) -> String {
+    serde_json::to_string(budget).unwrap_or_default()
 }
 
 fn scopes(names: Vec<KeyScopeName>) -> Result<KeyScopes, ApiError> {

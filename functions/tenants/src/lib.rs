@@ -11,6 +11,7 @@ mod api_keys;
 mod audit;
 mod export;
 mod invites;
+mod key_budgets;
 mod members;
 mod organizations;
 mod refusals;

@@ -169,6 +169,10 @@ ids! {
     InviteId = "inv_";
     /// An end customer of a tenant.
     TenantUserId = "tus_";
+    /// A change of credits.
+    LedgerId = "led_";
+    /// An order that is paid for once: a package of credits, or months of a plan.
+    OrderId = "ord_";
 }
 
 #[cfg(test)]

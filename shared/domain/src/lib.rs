@@ -3,9 +3,13 @@
 //! Nothing here awaits, reads the environment, knows AWS or HTTP. Ids, money, plans, the model
 //! catalogue and what a request costs are plain values, so every rule can be tested alone.
 
+pub mod account;
+pub mod billing;
+pub mod budget;
 pub mod catalogue;
 pub mod email;
 pub mod ids;
+pub mod ledger;
 pub mod metering;
 pub mod one_time;
 pub mod plans;
@@ -15,8 +19,9 @@ pub mod time;
 pub mod usage;
 pub mod username;
 
+pub use billing::{Entitlement, Standing, SubscriptionStatus};
 pub use email::Email;
-pub use ids::{InviteId, KeyId, OrgId, RequestId, SessionId, TenantUserId, UserId};
+pub use ids::{InviteId, KeyId, LedgerId, OrderId, OrgId, RequestId, SessionId, TenantUserId, UserId};
 pub use metering::{Amounts, Resource};
 pub use time::{Clock, Millis, Period, SystemClock};
 pub use username::Username;

@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ids::RequestId,
+    budget::Budgeted,
+    ids::{KeyId, RequestId},
     plans::{Limit, Plan},
     time::{Millis, Period},
 };
@@ -142,6 +143,16 @@ pub struct Rate {
 }
 
 impl Rate {
+    /// `per_minute` requests a minute, of which a quiet caller saves up `burst`.
+    #[must_use]
+    pub fn per_minute(per_minute: u64, burst: u64) -> Self {
+        // Rounded up: a rate that does not divide a minute is never exceeded.
+        let interval = i64::try_from(60_000_u64.div_ceil(per_minute.max(1))).unwrap_or(60_000);
+        let burst = i64::try_from(burst.max(1)).unwrap_or(1);
+        // A burst of n means: the first request and n − 1 saved ones.
+        Self { interval, burst: interval * (burst - 1) }
+    }
+
     /// `ready_at` of a tenant that was quiet for long: it never saves up more than the burst.
     #[must_use]
     pub const fn floor(&self, now: Millis) -> Millis {
@@ -166,7 +177,7 @@ impl Rate {
 }
 
 /// What a request in flight has taken out of the meter, until it is settled or expires.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hold {
     /// What was reserved of each resource.
     pub amounts: Amounts,
@@ -178,6 +189,8 @@ pub struct Hold {
     pub period: Period,
     /// When the hold may be settled by others, in whole seconds since the epoch.
     pub expires_at: i64,
+    /// The key whose budget it was taken from as well.
+    pub budget: Option<KeyId>,
 }
 
 impl Hold {
@@ -209,14 +222,22 @@ impl Hold {
 pub struct Meter {
     /// Id of the plan whose limits were put in.
     pub plan: String,
+    /// Which state of the tenant's entitlement that plan was put in for; a later one has a larger number.
+    pub plan_version: u64,
+    /// When the entitlement is to be looked at again.
+    pub plan_until: Option<Millis>,
     /// The month the allowances are for.
     pub period: Period,
-    /// The month's allowances when it began.
+    /// The month's allowances: those that it began with, and what a change of plan added.
     pub given: Allowances,
+    /// What was unlimited for a part of the month: of this the meter knows the rest of the month alone.
+    pub partial: [bool; Resource::ALL.len()],
     /// What is left of them, holds taken off.
     pub left: Allowances,
     /// Micro-credits left, holds taken off.
     pub credits: u64,
+    /// When the first of them that expire do.
+    pub credits_expire_at: Option<Millis>,
     /// See [`Rate`].
     pub ready_at: Millis,
     /// The plan's rate.
@@ -267,6 +288,22 @@ pub enum Refusal {
         /// Milliseconds until the request conforms.
         retry_after: Millis,
     },
+    /// The month's budget of the key does not cover the request.
+    BudgetExceeded {
+        /// Which part of it.
+        what: Budgeted,
+        /// The month's budget.
+        limit: u64,
+        /// What is left of it.
+        left: u64,
+        /// When the next period begins.
+        resets_at: Millis,
+    },
+    /// Faster than the rate of the key.
+    KeyRateLimited {
+        /// Milliseconds until the request conforms.
+        retry_after: Millis,
+    },
 }
 
 impl Meter {
@@ -275,10 +312,14 @@ impl Meter {
     pub fn new(plan: &Plan, period: Period) -> Self {
         Self {
             plan: plan.id.clone(),
+            plan_version: 0,
+            plan_until: None,
             period,
             given: plan.allowances(),
+            partial: [false; Resource::ALL.len()],
             left: plan.allowances(),
             credits: 0,
+            credits_expire_at: None,
             ready_at: 0,
             rate: plan.rate(),
             max_holds: plan.limits.in_flight,
@@ -314,9 +355,19 @@ impl Meter {
             .fold(Amounts::NONE, |sum, hold| sum.plus(&hold.taken()))
     }
 
-    /// What was charged in this period: allowance − left − holds. `None` for an unlimited resource.
+    /// Micro-credits that requests in flight hold.
+    #[must_use]
+    pub fn credits_held(&self) -> u64 {
+        self.holds.values().fold(0, |sum, hold| sum.saturating_add(hold.credits))
+    }
+
+    /// What was charged in this period: allowance − left − holds. `None` for a resource that is unlimited, or was for a
+    /// part of the month.
     #[must_use]
     pub fn charged(&self, resource: Resource) -> Option<u64> {
+        if self.partial[resource as usize] {
+            return None;
+        }
         match (self.given.get(resource), self.left.get(resource)) {
             (Limit::Of(given), Limit::Of(left)) => {
                 Some(given.saturating_sub(left).saturating_sub(self.held().get(resource)))
@@ -356,6 +407,7 @@ mod tests {
             credits: 0,
             period: Period::of(0),
             expires_at: 10,
+            budget: None,
         };
         assert_eq!(hold.taken(), Amounts::NONE.with(Resource::LlmTokens, 100));
         let charged = Amounts::NONE.with(Resource::LlmTokens, 30);

@@ -1,6 +1,6 @@
 //! Plans: what a subscription allows. The defaults stand in `infra/plans.toml`.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -138,11 +138,7 @@ impl Plan {
         let Limit::Of(per_minute) = self.limits.requests_per_minute else {
             return Rate { interval: 0, burst: 0 };
         };
-        // Rounded up: a rate that does not divide a minute is never exceeded.
-        let interval = i64::try_from(60_000_u64.div_ceil(per_minute.max(1))).unwrap_or(60_000);
-        let burst = i64::try_from(self.limits.burst.unwrap_or(per_minute).max(1)).unwrap_or(1);
-        // A burst of n means: the first request and n − 1 saved ones.
-        Rate { interval, burst: interval * (burst - 1) }
+        Rate::per_minute(per_minute, self.limits.burst.unwrap_or(per_minute))
     }
 }
 
@@ -152,9 +148,9 @@ struct File {
     plan: Vec<Plan>,
 }
 
-/// All plans. New organizations start on the first.
+/// All plans, from the smallest to the largest. New organizations start on the first. There is at least one.
 #[derive(Debug, Clone)]
-pub struct Plans(Arc<BTreeMap<String, Plan>>, Arc<str>);
+pub struct Plans(Arc<[Plan]>);
 
 /// A plans file that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -182,8 +178,7 @@ impl Plans {
     /// [`PlansError`], which names the line or the plan.
     pub fn parse(text: &str) -> Result<Self, PlansError> {
         let file: File = toml::from_str(text)?;
-        let first = file.plan.first().map(|plan| plan.id.as_str().into()).ok_or(PlansError::Empty)?;
-        let mut plans = BTreeMap::new();
+        let mut plans: Vec<Plan> = vec![];
         for plan in file.plan {
             let invalid = |why| Err(PlansError::Invalid { plan: plan.id.clone(), why });
             let word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '-';
@@ -199,30 +194,43 @@ impl Plans {
             if plan.limits.burst.is_some_and(|burst| !(1..=60_000).contains(&burst)) {
                 return invalid("burst must be 1 to 60000");
             }
-            if plans.contains_key(&plan.id) {
+            if plans.iter().any(|other| other.id == plan.id) {
                 return invalid("this id stands twice");
             }
-            plans.insert(plan.id.clone(), plan);
+            plans.push(plan);
         }
-        Ok(Self(Arc::new(plans), first))
+        if plans.is_empty() { Err(PlansError::Empty) } else { Ok(Self(plans.into())) }
     }
 
     /// The plan called `id`; the first plan when it is gone, so that a tenant is never without limits.
     #[must_use]
     pub fn get(&self, id: &str) -> &Plan {
-        self.0.get(id).unwrap_or_else(|| self.first())
+        self.find(id).unwrap_or_else(|| self.first())
     }
 
     /// The plan called `id`, if there is one.
     #[must_use]
     pub fn find(&self, id: &str) -> Option<&Plan> {
-        self.0.get(id)
+        self.0.iter().find(|plan| plan.id == id)
     }
 
     /// The plan that new organizations get.
     #[must_use]
     pub fn first(&self) -> &Plan {
-        &self.0[self.1.as_ref()]
+        &self.0[0]
+    }
+
+    /// All of them, from the smallest to the largest.
+    #[must_use]
+    pub fn all(&self) -> &[Plan] {
+        &self.0
+    }
+
+    /// The larger of two plans; one that is gone is smaller than any.
+    #[must_use]
+    pub fn larger<'a>(&self, one: &'a str, other: &'a str) -> &'a str {
+        let place = |id| self.0.iter().position(|plan| plan.id == id);
+        if place(other) > place(one) { other } else { one }
     }
 }
 

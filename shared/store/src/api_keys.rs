@@ -9,7 +9,8 @@ use std::{
 
 use aws_sdk_dynamodb::types::{AttributeValue, Delete, Put, TransactWriteItem};
 use tenantry_domain::{
-    KeyId, Millis, UserId,
+    KeyId, Millis, Resource, UserId,
+    budget::Budget,
     plans::Limit,
     roles::KeyScopes,
     secret::{ApiKeySecret, TEST_PREFIX},
@@ -20,7 +21,7 @@ use crate::{
     NewAudit, Page, Store, TenantScope,
     db::{Range, Transacted, build, prefix_end},
     error::{Result, StoreError},
-    item::{Item, NewItem, Reader, n, s},
+    item::{Item, NewItem, Reader, n, parse_number, s},
     keys,
     organizations::DELETES_AT,
     table::TTL,
@@ -63,6 +64,8 @@ pub struct ApiKey {
     pub previous_until: Option<Millis>,
     /// A time of its last use that is at most about an hour too early. Not known in a look-up by the secret.
     pub last_used_at: Option<Millis>,
+    /// Its own limits.
+    pub budget: Budget,
     /// Who made it.
     pub created_by: UserId,
     /// When.
@@ -91,6 +94,8 @@ pub struct NewApiKey<'a> {
     pub scopes: KeyScopes,
     /// From when it is not good any more.
     pub expires_at: Option<Millis>,
+    /// Its own limits.
+    pub budget: Budget,
     /// Who makes it.
     pub created_by: &'a UserId,
 }
@@ -106,6 +111,8 @@ pub struct ApiKeyChange {
     pub expires_at: Option<Option<Millis>>,
     /// Whether it is switched off.
     pub disabled: Option<bool>,
+    /// The new limits, all of them.
+    pub budget: Option<Budget>,
 }
 
 /// A key as a look-up by a secret found it, and until when that secret is good.
@@ -187,6 +194,7 @@ impl Store {
             disabled: false,
             previous_until: None,
             last_used_at: None,
+            budget: new.budget.clone(),
             created_by: new.created_by.clone(),
             created_at: self.now(),
             version: Version::FIRST,
@@ -291,6 +299,7 @@ impl Store {
         changes.extend(change.name.as_deref().map(|name| ("name", Some(s(name)))));
         changes.extend(change.scopes.map(|scopes| ("scopes", Some(s(scopes.words())))));
         changes.extend(change.expires_at.map(|expires_at| ("expires_at", expires_at.map(n))));
+        changes.extend(change.budget.as_ref().map(|budget| (BUDGET, budget_value(budget))));
         changes.extend(change.disabled.map(|disabled| ("disabled", Some(AttributeValue::Bool(disabled)))));
         for _ in 0..TRIES {
             let Some(listed) = self.listed_key(scope, id).await? else { return Ok(Changed::Missing) };
@@ -503,10 +512,45 @@ fn key_item(at: &keys::Key, key: &ApiKey, hash: &str) -> Item {
         .text("created_by", key.created_by.as_str())
         .number("created_at", key.created_at)
         .number(VERSION, key.version.number());
+    if let Some(budget) = budget_value(&key.budget) {
+        item = item.set(BUDGET, budget);
+    }
     if let Some(expires_at) = key.expires_at {
         item = item.number("expires_at", expires_at);
     }
     item.build()
+}
+
+const BUDGET: &str = "budget";
+
+/// Beside the resources.
+const CREDITS: &str = "credits";
+const PER_MINUTE: &str = "requests_per_minute";
+
+/// A map of what is limited; `None` when nothing is.
+fn budget_value(budget: &Budget) -> Option<AttributeValue> {
+    let resources = budget.limits.iter().map(|(resource, limit)| (resource.name(), *limit));
+    let others = [(CREDITS, budget.credits), (PER_MINUTE, budget.requests_per_minute)];
+    let others = others.into_iter().filter_map(|(name, limit)| Some((name, limit?)));
+    let map: HashMap<_, _> = resources.chain(others).map(|(name, limit)| (name.to_owned(), n(limit))).collect();
+    (!map.is_empty()).then_some(AttributeValue::M(map))
+}
+
+/// `None` for what is not a budget.
+fn read_budget(value: &AttributeValue) -> Option<Budget> {
+    let mut budget = Budget::default();
+    for (name, limit) in value.as_m().ok()? {
+        let limit = parse_number(limit)?;
+        match name.as_str() {
+            CREDITS => budget.credits = Some(limit),
+            PER_MINUTE => budget.requests_per_minute = Some(limit),
+            name => {
+                let resource = Resource::ALL.into_iter().find(|resource| resource.name() == name)?;
+                budget.limits.insert(resource, limit);
+            }
+        }
+    }
+    Some(budget)
 }
 
 pub(crate) fn read_key(item: &Item) -> Result<ApiKey> {
@@ -516,7 +560,13 @@ pub(crate) fn read_key(item: &Item) -> Result<ApiKey> {
         None => KeyScopes::default(),
         Some(words) => KeyScopes::parse(words).ok_or_else(|| reader.corrupt("unknown scope"))?,
     };
+    let budget = match item.get(BUDGET) {
+        None => Budget::default(),
+        // One that cannot be read refuses the key: without it, it would be limited by nothing.
+        Some(value) => read_budget(value).ok_or_else(|| reader.corrupt("not a budget"))?,
+    };
     Ok(ApiKey {
+        budget,
         id: reader.parsed("api_key")?,
         scope: TenantScope::of_key(reader.parsed("org")?),
         name: reader.text("name")?.to_owned(),

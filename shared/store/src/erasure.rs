@@ -93,6 +93,9 @@ impl Store {
             let lookups: Vec<_> = hashes.into_iter().flatten().map(|hash| Ok(keys::api_key_lookup(hash))).collect();
             return self.erase_rows(lookups).await;
         }
+        if let (keys::ACCOUNT, Some(customer)) = (sort_key, reader.optional_text("customer")?) {
+            return self.erase_rows([Ok(keys::customer(customer))]).await;
+        }
         if sort_key.starts_with(keys::MEMBER_PREFIX) {
             let user: UserId = reader.parsed("user")?;
             self.end_sessions_in(scope, &user).await?;

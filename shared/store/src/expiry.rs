@@ -88,7 +88,7 @@ fn expired_event(scope: &TenantScope, request: &RequestId, hold: &Hold) -> Usage
         // When the request was made, within the period that it was charged to.
         at: request.created_at().clamp(hold.period.start(), hold.period.end() - 1),
         period: hold.period.index(),
-        key: None,
+        key: hold.budget.clone(),
         member: None,
         operation: Operation::Chat,
         model: UNKNOWN_MODEL.to_owned(),

@@ -12,6 +12,11 @@
 //! | `T#<org>` | `REC#<period>#<req>` | usage record, one per admitted request |
 //! | `T#<org>` | `ROLL#<day>#<model>#<key>#<member>#<operation>` | usage roll-up |
 //! | `T#<org>` | `CLOSE#<period>` | the meter as a period ended |
+//! | `T#<org>` | `BUDGET#<period>#<key>` | what was used of a key's budget |
+//! | `T#<org>` | `ACCOUNT` | billing account |
+//! | `T#<org>` | `ACCOUNT#<time>#<sha256>` | what happened to what the tenant has bought |
+//! | `T#<org>` | `LEDGER#<time>#<led>` | change of credits |
+//! | `T#<org>` | `BOOKED#<sha256>` | that a change of credits was booked |
 //! | `T#<org>` | `TSES#<tus>#<ses>` | session of a tenant user |
 //! | `T#<org>` | `AUDIT#<time>#<id>` | audit row |
 //! | `T#<org>` | `IDEM#<sha256>` | request with an `Idempotency-Key`, and its answer |
@@ -25,6 +30,9 @@
 //! | `SHARD#<nn>` | `T#<org>` | register of tenants, for work that visits all of them |
 //! | `MAIL#<id>` | `SEND` | whether a mail was sent, or who is at it |
 //! | `MAIL#TO#<e-mail>` | `<template>#<hour>` | how many mails somebody got |
+//! | `CUSTOMER#<sha256>` | `CUSTOMER` | the tenant that a vendor's customer is |
+//! | `EVENT#<vendor>#<sha256>` | `EVENT` | who handles an event of a vendor, or that it was |
+//! | `EVENT#<vendor>#<sha256>` | `UNREADABLE` | what nobody could read |
 //! | `TRY#<sha256>` | `GUESS` | how often a secret was guessed at, and when it may be again |
 //! | `TRY#<sha256>` | `WINDOW#<number>` | how often something was tried within a window of time |
 //!
@@ -34,8 +42,8 @@ use std::collections::HashMap;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use tenantry_domain::{
-    Email, InviteId, KeyId, OrgId, Period, RequestId, SessionId, TenantUserId, UserId, Username, one_time::Purpose,
-    secret::sha256_hex,
+    Email, InviteId, KeyId, LedgerId, OrgId, Period, RequestId, SessionId, TenantUserId, UserId, Username,
+    one_time::Purpose, secret::sha256_hex,
 };
 
 use crate::{scope::TenantScope, usage::RollUpKey};
@@ -143,6 +151,48 @@ pub(crate) fn roll_ups_to(day: &str) -> String {
 
 pub(crate) fn closing(scope: &TenantScope, period: Period) -> Key {
     Key::new(tenant(scope), format!("CLOSE#{period}"))
+}
+
+pub(crate) fn budget(scope: &TenantScope, key: &KeyId, period: Period) -> Key {
+    Key::new(tenant(scope), format!("BUDGET#{period}#{}", key.short()))
+}
+
+pub(crate) const ACCOUNT: &str = "ACCOUNT";
+
+pub(crate) fn account(scope: &TenantScope) -> Key {
+    Key::new(tenant(scope), ACCOUNT)
+}
+
+pub(crate) const ACCOUNT_EVENT_PREFIX: &str = "ACCOUNT#";
+
+/// By the hash: ids come from vendors.
+pub(crate) fn account_event(scope: &TenantScope, at: i64, id: &str) -> Key {
+    Key::new(tenant(scope), format!("{ACCOUNT_EVENT_PREFIX}{at:015}#{}", &sha256_hex(id.as_bytes())[..32]))
+}
+
+/// By the hash: the id comes from outside.
+pub(crate) fn customer(customer: &str) -> Key {
+    Key::new(format!("CUSTOMER#{}", sha256_hex(customer.as_bytes())), "CUSTOMER")
+}
+
+/// `vendor` is a word of ours; the id comes from outside.
+pub(crate) fn vendor_event(vendor: &str, id: &str) -> Key {
+    Key::new(format!("EVENT#{vendor}#{}", sha256_hex(id.as_bytes())), "EVENT")
+}
+
+pub(crate) fn unreadable_event(vendor: &str, id: &str) -> Key {
+    Key { sk: "UNREADABLE".to_owned(), ..vendor_event(vendor, id) }
+}
+
+pub(crate) const LEDGER_PREFIX: &str = "LEDGER#";
+
+pub(crate) fn ledger(scope: &TenantScope, at: i64, row: &LedgerId) -> Key {
+    Key::new(tenant(scope), format!("{LEDGER_PREFIX}{at:015}#{}", row.short()))
+}
+
+/// By the hash: parts of it come from vendors.
+pub(crate) fn booking(scope: &TenantScope, key: &str) -> Key {
+    Key::new(tenant(scope), format!("BOOKED#{}", sha256_hex(key.as_bytes())))
 }
 
 pub(crate) const AUDIT_PREFIX: &str = "AUDIT#";

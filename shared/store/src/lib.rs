@@ -7,6 +7,7 @@
 mod accounts;
 mod api_keys;
 mod audit;
+mod billing_account;
 mod db;
 mod devices;
 mod erasure;
@@ -17,6 +18,7 @@ mod idempotency;
 mod invites;
 mod item;
 mod keys;
+mod ledger;
 mod mails;
 mod members;
 mod meter;
@@ -33,6 +35,7 @@ mod throttle;
 mod usage;
 mod users;
 mod version;
+mod webhooks;
 
 use std::sync::Arc;
 
@@ -41,6 +44,7 @@ use tenantry_domain::{Clock, Millis, plans::Plans};
 pub use accounts::ProfileChanges;
 pub use api_keys::{ApiKey, ApiKeyChange, NewApiKey};
 pub use audit::{AuditActor, AuditFilter, AuditRow, Change, NewAudit, Origin};
+pub use billing_account::AccountEvent;
 pub use devices::Seen;
 pub use erasure::Erased;
 pub use error::{Result, StoreError};
@@ -48,9 +52,10 @@ pub use expiry::UNKNOWN_MODEL;
 pub use export::Exported;
 pub use idempotency::{Claim, IdempotencyClaim, KeyedRequest};
 pub use invites::{Accepted, Invite, Invited};
+pub use ledger::{Booked, NewLedgerRow};
 pub use mails::MailClaim;
 pub use members::{Member, MemberChange, OfMember};
-pub use meter::{Admission, Reservation, SettleOutcome};
+pub use meter::{Admission, Planned, Reservation, SettleOutcome, WithinBudget};
 pub use organizations::{MemberOf, Membership, Organization, OrganizationChange};
 pub use reconcile::{Difference, Look, Repair, Suspicion, TimeIsUp};
 pub use scope::TenantScope;
@@ -61,6 +66,7 @@ pub use throttle::{Admitted, GuessRule, WindowRule};
 pub use usage::{Page, RollUp, RollUpKey, Sums, WriteReport};
 pub use users::{NewUser, User};
 pub use version::{Changed, Precondition, Version};
+pub use webhooks::{ClaimedEvent, EventClaim};
 
 /// The store: cheap to clone, one per process.
 #[derive(Clone)]

@@ -333,7 +333,9 @@ impl MeterSeen {
         let holds = || meter.holds.iter().filter(|(_, hold)| hold.period == books.period);
         let mut charged = BTreeMap::new();
         for resource in Resource::ALL {
-            if let (Limit::Of(given), Limit::Of(left)) = (books.given.get(resource), books.left.get(resource)) {
+            if let (Limit::Of(given), Limit::Of(left)) = (books.given.get(resource), books.left.get(resource))
+                && !books.partial[resource as usize]
+            {
                 let held: u64 = holds().map(|(_, hold)| hold.taken().get(resource)).sum();
                 // Not saturating: a meter that gave back too much must show.
                 charged.insert(resource, signed(given) - signed(left) - signed(held));

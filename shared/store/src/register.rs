@@ -61,7 +61,8 @@ impl Store {
         Ok(true)
     }
 
-    /// [`sweep_holds`](Self::sweep_holds) for half a read unit when there is nothing to sweep.
+    /// [`sweep_holds`](Self::sweep_holds) and [`expire_credits`](Self::expire_credits), for half a read unit when there is
+    /// nothing to do.
     ///
     /// # Errors
     /// [`StoreError`](crate::StoreError).
@@ -69,10 +70,13 @@ impl Store {
         // A hold that a stale read does not show cannot have expired yet: it is seconds old.
         if let Some(stored) = self.get(&keys::meter(scope), false).await? {
             let (now, meter) = (self.now(), crate::meter::read_meter(&stored)?);
-            if !meter.holds.values().any(|hold| hold.is_expired(now)) {
+            let expire = meter.credits_expire_at.is_some_and(|at| at <= now);
+            if !expire && !meter.holds.values().any(|hold| hold.is_expired(now)) {
                 return Ok(0);
             }
         }
-        self.sweep_holds(scope).await
+        // Holds first: what they give back may be what expires.
+        let settled = self.sweep_holds(scope).await?;
+        Ok(settled + usize::from(self.expire_credits(scope).await? > 0))
     }
 }

@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode};
 use serde::Serialize;
-use tenantry_domain::{metering::Refusal, time::rfc3339};
+use tenantry_domain::{Millis, metering::Refusal, time::rfc3339};
 use tenantry_store::StoreError;
 use utoipa::ToSchema;
 
@@ -388,6 +388,11 @@ impl From<StoreError> for ApiError {
     }
 }
 
+fn too_fast(whose: &str, retry_after: Millis) -> ApiError {
+    ApiError::new(Code::RateLimited, format!("Faster than the {whose}'s rate. Try again in {retry_after} ms."))
+        .retry_after(Duration::from_millis(retry_after.unsigned_abs()))
+}
+
 impl From<Refusal> for ApiError {
     fn from(refusal: Refusal) -> Self {
         match refusal {
@@ -397,6 +402,16 @@ impl From<Refusal> for ApiError {
                     "The plan's monthly allowance of {name} does not cover this request: {left} of {limit} left. \
                      It starts afresh at {at}; a larger plan helps at once.",
                     name = resource.name(),
+                    at = rfc3339(resets_at),
+                ),
+            )
+            .waiting_is_useless(),
+            Refusal::BudgetExceeded { what, limit, left, resets_at } => Self::new(
+                Code::QuotaExceeded,
+                format!(
+                    "This API key's monthly budget of {name} does not cover this request: {left} of {limit} left. \
+                     It starts afresh at {at}; an owner or admin can raise it at once.",
+                    name = what.name(),
                     at = rfc3339(resets_at),
                 ),
             )
@@ -412,10 +427,8 @@ impl From<Refusal> for ApiError {
                 format!("{limit} requests are in flight, as many as the plan allows. Try again when one has ended."),
             )
             .retry_after(Duration::from_secs(1)),
-            Refusal::RateLimited { retry_after } => {
-                Self::new(Code::RateLimited, format!("Faster than the plan's rate. Try again in {retry_after} ms."))
-                    .retry_after(Duration::from_millis(retry_after.unsigned_abs()))
-            }
+            Refusal::RateLimited { retry_after } => too_fast("plan", retry_after),
+            Refusal::KeyRateLimited { retry_after } => too_fast("API key", retry_after),
         }
     }
 }

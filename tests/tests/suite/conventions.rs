@@ -15,7 +15,7 @@ use axum::{
 use futures_util::future::join_all;
 use http::{HeaderValue, Method, Request, StatusCode};
 use serde_json::{Value, json};
-use tenantry_domain::{KeyId, plans::Limit, roles::KeyScopes, secret::ApiKeySecret};
+use tenantry_domain::{KeyId, budget::Budget, plans::Limit, roles::KeyScopes, secret::ApiKeySecret};
 use tenantry_store::NewApiKey;
 use tenantry_tests::{
     http::{problem, text},
@@ -215,7 +215,15 @@ async fn work(
     let (id, secret) = (KeyId::new(), ApiKeySecret::generate().unwrap());
     let name = body["name"].as_str().unwrap();
     let (scopes, expires_at) = (KeyScopes::default(), None);
-    let new = NewApiKey { id: &id, name, secret: &secret, scopes, expires_at, created_by: caller.member() };
+    let new = NewApiKey {
+        id: &id,
+        name,
+        secret: &secret,
+        scopes,
+        expires_at,
+        budget: Budget::default(),
+        created_by: caller.member(),
+    };
     bench.store.create_api_key(scope, &new, Limit::Unlimited, None).await?;
     match orders.fail.as_deref() {
         Some("after") => Err(down()),

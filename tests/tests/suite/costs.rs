@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use serde_json::json;
 use tenantry_host::dynamodb::Capacity;
 use tenantry_tests::{
+    http::text,
     platform::{Platform, Setup, chat_body},
     upstream::Upstream,
 };
@@ -67,4 +69,22 @@ async fn an_unknown_tenant_costs_a_read_and_one_wrong_guess() {
     platform.chat(&tenant.api_key, "hello").await.expect(200);
     assert!((capacity.read_units() - reads - 1.0).abs() < f64::EPSILON, "the key, and that its organization lives");
     assert!(capacity.write_units() - writes <= 3.0, "reserve, settle and one wrong guess");
+}
+
+#[tokio::test]
+async fn a_budget_of_the_key_makes_transactions_of_two_writes() {
+    let (upstream, capacity) = (Upstream::start().await, Arc::new(Capacity::default()));
+    let platform = Platform::start(Setup::default().upstream(&upstream).capacity(&capacity)).await;
+    let tenant = platform.tenant("team").await;
+    let token = text(&platform.login(&tenant).await, "/access_token").to_owned();
+    let body = json!({"name": "k", "budget": {"llm_tokens": 1_000_000}});
+    let key = platform.post("/api/v1/api-keys", &token, body).await.expect(201).json();
+    for _ in 0..2 {
+        platform.chat(text(&key, "/secret"), "hello").await.expect(200);
+    }
+    platform.quiesce().await;
+    let (writes, reads) = (capacity.write_units(), capacity.read_units());
+    platform.chat(text(&key, "/secret"), "hello").await.expect(200);
+    assert!((capacity.write_units() - writes - 8.0).abs() < f64::EPSILON, "two in, two out, two units each");
+    assert!((capacity.read_units() - reads - 2.0).abs() < f64::EPSILON, "the budget before, the meter after");
 }

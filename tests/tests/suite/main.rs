@@ -16,14 +16,17 @@ mod audit;
 mod auth;
 mod conventions;
 mod costs;
+mod credits;
 mod erasure;
 mod expiry;
 mod gateway_input;
 mod isolation;
+mod key_budgets;
 mod mailer;
 mod members;
 mod metering;
 mod passwords;
+mod plan_changes;
 mod quota_reset;
 mod reconcile;
 #[cfg(unix)]

@@ -179,29 +179,11 @@ async fn a_cap_that_the_client_leaves_open_is_lowered_to_what_is_left_and_forced
     platform.books(&tenant).await;
 }
 
-/// A catalogue whose one model costs credits.
-const PRICED: &str = r#"
-[[vendor]]
-id = "openai"
-name = "OpenAI"
-base_url = "https://api.openai.com/v1"
-base_url_env = "OPENAI_BASE_URL"
-api_key_env = "OPENAI_API_KEY"
-[[model]]
-id = "gpt-4.1-mini"
-vendor = "openai"
-kind = "chat"
-context_tokens = 1000
-max_output_tokens = 1000
-price_version = 7
-price = { input = 1_000_000, output = 2_000_000 }
-cost = { input = 400_000, output = 1_600_000 }
-"#;
-
 #[tokio::test]
 async fn a_priced_model_needs_credits() {
     let upstream = Upstream::start().await;
-    let platform = Platform::start(Setup::default().upstream(&upstream).variable("CATALOGUE_TOML", PRICED)).await;
+    let platform =
+        Platform::start(Setup::default().upstream(&upstream).variable("CATALOGUE_TOML", crate::credits::PRICED)).await;
     let tenant = platform.tenant("team").await;
     let reply = platform.chat(&tenant.api_key, "hello").await.expect(402);
     assert_eq!(reply.code(), "insufficient_credits");

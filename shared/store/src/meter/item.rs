@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use tenantry_domain::{
-    Amounts, Period, RequestId, Resource,
+    Amounts, KeyId, Period, RequestId, Resource,
     metering::{Allowances, Hold, Meter, Rate},
     plans::Limit,
 };
@@ -19,6 +19,10 @@ use crate::{
 
 pub(super) const PERIOD: &str = "period";
 pub(super) const LEFT: &str = "left";
+pub(super) const PLAN_VERSION: &str = "plan_version";
+pub(super) const PLAN_UNTIL: &str = "plan_until";
+pub(super) const PARTIAL: &str = "counted_partly";
+pub(crate) const CREDITS_EXPIRE_AT: &str = "credits_expire_at";
 
 pub(crate) fn new_meter(scope: &TenantScope, meter: &Meter) -> Item {
     NewItem::at(&keys::meter(scope))
@@ -34,6 +38,17 @@ pub(crate) fn new_meter(scope: &TenantScope, meter: &Meter) -> Item {
         .number("max_holds", meter.max_holds)
         .set("holds", holds_value(&meter.holds))
         .build()
+}
+
+/// The names of what is partial; `None` when nothing is.
+pub(super) fn partial_value(partial: &[bool; Resource::ALL.len()]) -> Option<AttributeValue> {
+    let names: Vec<_> = Resource::ALL.into_iter().filter(|r| partial[*r as usize]).map(|r| s(r.name())).collect();
+    (!names.is_empty()).then_some(AttributeValue::L(names))
+}
+
+fn read_partial(value: Option<&AttributeValue>) -> [bool; Resource::ALL.len()] {
+    let names: Vec<_> = value.and_then(|value| value.as_l().ok()).into_iter().flatten().collect();
+    Resource::ALL.map(|resource| names.iter().any(|name| name.as_s().is_ok_and(|name| name == resource.name())))
 }
 
 /// Unlimited resources are absent.
@@ -56,18 +71,24 @@ pub(super) fn holds_value(holds: &BTreeMap<RequestId, Hold>) -> AttributeValue {
 
 /// `expires_at,period,credits,amounts…` as one string: a list of numbers takes more bytes, and each of its elements
 /// is a value of its own to everything that reads or writes the meter. An amount that was not counted down is kept as
-/// −1 − amount. Amounts that are missing at the end are of resources that an older version did not know.
+/// −1 − amount. Amounts that are missing at the end are of resources that an older version did not know. Behind all, the
+/// key whose budget was asked as well, after an `@`.
 pub(super) fn hold_value(hold: &Hold) -> AttributeValue {
     let mut text = format!("{},{},{}", hold.expires_at, hold.period.index(), hold.credits);
     for (resource, amount) in hold.amounts.iter() {
         let stored = if hold.counted[resource as usize] { i128::from(amount) } else { -1 - i128::from(amount) };
         text.push_str(&format!(",{stored}"));
     }
+    if let Some(key) = &hold.budget {
+        text.push_str(&format!("@{}", key.short()));
+    }
     s(text)
 }
 
 fn read_hold(value: &AttributeValue) -> Option<Hold> {
-    let mut numbers = value.as_s().ok()?.split(',');
+    let text = value.as_s().ok()?;
+    let (numbers, budget) = text.split_once('@').map_or((text.as_str(), None), |(numbers, key)| (numbers, Some(key)));
+    let mut numbers = numbers.split(',');
     let (expires_at, period, credits) = (numbers.next()?, numbers.next()?, numbers.next()?);
     let (mut amounts, mut counted) = (Amounts::NONE, [true; Resource::ALL.len()]);
     for (resource, amount) in Resource::ALL.into_iter().zip(numbers) {
@@ -81,6 +102,7 @@ fn read_hold(value: &AttributeValue) -> Option<Hold> {
         credits: credits.parse().ok()?,
         period: Period::from_index(period.parse().ok()?)?,
         expires_at: expires_at.parse().ok()?,
+        budget: budget.map(KeyId::from_short).transpose().ok()?,
     })
 }
 
@@ -131,6 +153,10 @@ pub(crate) fn closing(item: &Item) -> Result<Meter> {
     let wrong = |name: &str| reader.corrupt(format!("{name} is not what a meter has there"));
     Ok(Meter {
         plan: reader.text("plan")?.to_owned(),
+        plan_version: reader.optional_number(PLAN_VERSION)?.unwrap_or(0),
+        plan_until: reader.optional_number(PLAN_UNTIL)?,
+        partial: read_partial(item.get(PARTIAL)),
+        credits_expire_at: reader.optional_number(CREDITS_EXPIRE_AT)?,
         period: reader.parsed(PERIOD)?,
         given: item.get("given").and_then(read_given).ok_or_else(|| wrong("given"))?,
         left: item.get(LEFT).and_then(read_left).ok_or_else(|| wrong(LEFT))?,

@@ -5,6 +5,7 @@ use axum::extract::FromRequestParts;
 use http::{HeaderMap, header, request::Parts};
 use tenantry_domain::{
     KeyId, SessionId, UserId,
+    budget::Budget,
     roles::{Actor, KeyScopes, Permission, Role},
     secret::ApiKeySecret,
 };
@@ -35,6 +36,8 @@ pub enum Identity {
         scopes: KeyScopes,
         /// Whether it is for test mode.
         test: bool,
+        /// Its own limits.
+        budget: Budget,
     },
 }
 
@@ -88,6 +91,15 @@ impl Caller {
         match &self.identity {
             Identity::Key { key, .. } => Some(key),
             Identity::User { .. } => None,
+        }
+    }
+
+    /// The key with limits of its own, when one was used that has any.
+    #[must_use]
+    pub fn budget(&self) -> Option<(&KeyId, &Budget)> {
+        match &self.identity {
+            Identity::Key { key, budget, .. } if !budget.is_empty() => Some((key, budget)),
+            _ => None,
         }
     }
 
@@ -176,7 +188,7 @@ async fn with_key(authenticator: &Authenticator, secret: &str) -> Result<Caller,
     let secret = ApiKeySecret::parse(secret).ok_or_else(unknown)?;
     let key = authenticator.store.api_key_by_secret(&secret).await?.ok_or_else(unknown)?;
     let (test, scopes) = (key.is_test(), key.scopes);
-    let identity = Identity::Key { key: key.id, created_by: key.created_by, scopes, test };
+    let identity = Identity::Key { key: key.id, created_by: key.created_by, scopes, test, budget: key.budget };
     Ok(Caller { scope: key.scope, identity })
 }
 

@@ -1,0 +1,164 @@
+//! A tenant's billing account: what it has bought that lasts, and what plan follows from that.
+
+use crate::{
+    billing::{Entitlement, Standing},
+    plans::Plans,
+    time::Millis,
+};
+
+/// A subscription as it was last seen at the vendor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subscription {
+    /// The vendor's id.
+    pub id: String,
+    /// Status, and since when a payment is late.
+    pub standing: Standing,
+    /// The plan that it pays for.
+    pub plan: String,
+    /// The vendor's id of the price.
+    pub price: String,
+    /// The period that is paid for, half open.
+    pub period_start: Millis,
+    /// Its end.
+    pub period_end: Millis,
+    /// Whether it ends then.
+    pub cancel_at_period_end: bool,
+    /// When the trial ends or ended.
+    pub trial_end: Option<Millis>,
+    /// When it was made; of two, the later one counts.
+    pub created_at: Millis,
+}
+
+/// Months of a plan that were paid for in advance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Prepaid {
+    /// The plan.
+    pub plan: String,
+    /// Its end.
+    pub until: Millis,
+}
+
+/// The account.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Account {
+    /// Stripe's customer.
+    pub customer: Option<String>,
+    /// The subscription that counts.
+    pub subscription: Option<Subscription>,
+    /// Months paid for in advance.
+    pub prepaid: Option<Prepaid>,
+    /// The plan that followed from it all when this state was written; the first plan when there is none.
+    pub plan: Option<String>,
+    /// When that has to be looked at again.
+    pub plan_until: Option<Millis>,
+    /// Counts the states.
+    pub version: u64,
+}
+
+/// What an account gives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entitled {
+    /// The plan.
+    pub plan: String,
+    /// When this may change without anybody telling.
+    pub until: Option<Millis>,
+}
+
+impl Account {
+    /// The plan at `now`, when a late payment is tolerated for `grace` milliseconds: the larger one of the subscription's
+    /// and the prepaid one, else the first.
+    #[must_use]
+    pub fn entitled(&self, plans: &Plans, now: Millis, grace: Millis) -> Entitled {
+        let free = plans.first().id.as_str();
+        let mut until = None::<Millis>;
+        let mut ends = |at: Millis| until = Some(until.map_or(at, |until| until.min(at)));
+        let subscribed = self.subscription.as_ref().map_or(free, |subscription| {
+            match subscription.standing.entitlement(now, grace) {
+                Entitlement::Plan => &subscription.plan,
+                Entitlement::PlanNoGrant => {
+                    if let Some(since) = subscription.standing.past_due_since {
+                        ends(since.saturating_add(grace));
+                    }
+                    &subscription.plan
+                }
+                Entitlement::Free => free,
+                Entitlement::KeepLast => self.plan.as_deref().unwrap_or(free),
+            }
+        });
+        let prepaid = self.prepaid.as_ref().filter(|prepaid| prepaid.until > now).map_or(free, |prepaid| {
+            ends(prepaid.until);
+            &prepaid.plan
+        });
+        Entitled { plan: plans.larger(subscribed, prepaid).to_owned(), until }
+    }
+
+    /// Whether `seen` says more about the tenant than what is known: the same subscription, or a later one, or one that
+    /// lives where the known one has ended.
+    #[must_use]
+    pub fn takes(&self, seen: &Subscription) -> bool {
+        self.subscription.as_ref().is_none_or(|known| {
+            let (ended, alive) = (known.standing.status.is_terminal(), !seen.standing.status.is_terminal());
+            known.id == seen.id || (alive && (ended || seen.created_at > known.created_at))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{billing::SubscriptionStatus, plans::DEFAULT_PLANS};
+
+    const NOW: Millis = 1_800_000_000_000;
+    const GRACE: Millis = 1_000;
+
+    fn subscription(id: &str, plan: &str, status: &str, created_at: Millis) -> Subscription {
+        Subscription {
+            id: id.into(),
+            standing: Standing::seen(None, SubscriptionStatus::from(status), NOW),
+            plan: plan.into(),
+            price: "price".into(),
+            period_start: NOW,
+            period_end: NOW + 5_000,
+            cancel_at_period_end: false,
+            trial_end: None,
+            created_at,
+        }
+    }
+
+    fn account(subscription: Option<Subscription>, prepaid: Option<(&str, Millis)>) -> Account {
+        let prepaid = prepaid.map(|(plan, until)| Prepaid { plan: plan.into(), until });
+        Account { subscription, prepaid, plan: Some("team".into()), ..Account::default() }
+    }
+
+    #[test]
+    fn the_larger_of_what_was_bought_counts_and_it_is_known_when_to_look_again() {
+        let plans = Plans::parse(DEFAULT_PLANS).unwrap();
+        let entitled = |account: &Account| {
+            let Entitled { plan, until } = account.entitled(&plans, NOW, GRACE);
+            (plan, until.map(|until| until - NOW))
+        };
+        let pro = |status| Some(subscription("a", "pro", status, 0));
+        assert_eq!(entitled(&account(None, None)), ("free".into(), None));
+        assert_eq!(entitled(&account(pro("active"), None)), ("pro".into(), None));
+        assert_eq!(entitled(&account(pro("past_due"), None)), ("pro".into(), Some(GRACE)));
+        assert_eq!(entitled(&account(pro("active"), Some(("team", NOW + 7)))), ("team".into(), Some(7)));
+        assert_eq!(entitled(&account(pro("active"), Some(("team", NOW)))), ("pro".into(), None));
+        assert_eq!(entitled(&account(pro("canceled"), Some(("pro", NOW + 7)))), ("pro".into(), Some(7)));
+        assert_eq!(entitled(&account(pro("hibernating"), None)), ("team".into(), None), "as it was");
+        let gone = subscription("a", "gone", "active", 0);
+        assert_eq!(entitled(&account(Some(gone), None)).0, "free", "a plan that is not in the catalogue");
+    }
+
+    #[test]
+    fn an_older_or_an_ended_subscription_does_not_displace_one_that_lives() {
+        let known = account(Some(subscription("a", "pro", "active", 10)), None);
+        assert!(known.takes(&subscription("a", "pro", "canceled", 10)));
+        assert!(known.takes(&subscription("b", "pro", "active", 11)));
+        assert!(!known.takes(&subscription("b", "pro", "active", 9)));
+        assert!(!known.takes(&subscription("b", "pro", "canceled", 11)));
+        let ended = account(Some(subscription("a", "pro", "canceled", 10)), None);
+        assert!(ended.takes(&subscription("b", "pro", "active", 9)));
+        assert!(!ended.takes(&subscription("b", "pro", "canceled", 11)));
+        assert!(account(None, None).takes(&subscription("b", "pro", "canceled", 11)));
+    }
+}

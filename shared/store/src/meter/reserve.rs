@@ -1,0 +1,224 @@
+//! One conditional write to get in; a transaction where a budget is asked as well.
+
+use std::collections::HashMap;
+
+use aws_sdk_dynamodb::types::{ReturnValue, ReturnValuesOnConditionCheckFailure, TransactWriteItem};
+use tenantry_domain::{
+    Amounts, KeyId, Millis, Period, RequestId, Resource,
+    budget::Budget,
+    metering::{Demand, Hold, Meter},
+};
+
+use super::{Admission, Reservation, TRIES, Within, failed_condition, item, names, no_meter};
+use crate::{
+    Store, TenantScope,
+    db::{Transacted, back_off, build},
+    error::{Result, StoreError},
+    item::{Item, n, s},
+    keys,
+};
+
+impl Store {
+    /// Takes `demand` out of the tenant's meter, all or nothing, and holds it for `hold_for`
+    /// milliseconds. Rolls the period over and settles expired holds on the way, when needed.
+    ///
+    /// # Errors
+    /// [`StoreError`]; nothing was admitted then, though a hold may have been taken that will expire.
+    pub async fn reserve(
+        &self,
+        scope: &TenantScope,
+        request: &RequestId,
+        demand: &Demand,
+        hold_for: Millis,
+    ) -> Result<Admission> {
+        self.reserve_within(scope, None, request, demand, hold_for).await
+    }
+
+    /// [`Store::reserve`] of the meter and of the budget of a key, both or none.
+    ///
+    /// # Errors
+    /// [`StoreError`], as for [`Store::reserve`].
+    pub async fn reserve_within(
+        &self,
+        scope: &TenantScope,
+        within: Option<(&KeyId, &Budget)>,
+        request: &RequestId,
+        demand: &Demand,
+        hold_for: Millis,
+    ) -> Result<Admission> {
+        for attempt in 0..TRIES {
+            let now = self.now();
+            let guess =
+                self.guesses.get(scope.org()).unwrap_or_else(|| Meter::new(self.plans.first(), Period::of(now)));
+            let hold = new_hold(&guess, demand, within.map(|(key, _)| key), now, hold_for);
+            let within = match within {
+                None => None,
+                Some((key, budget)) => Some(Within { key, budget, spent: self.spent(scope, key, hold.period).await? }),
+            };
+            let admitted = |meter, hold| {
+                let (scope, request) = (scope.clone(), request.clone());
+                let within = within.as_ref().map(|within| within.after(demand, now));
+                Ok(Admission::Admitted(Box::new(Reservation { scope, request, hold, meter, within })))
+            };
+            let refused_by_budget =
+                within.as_ref().and_then(|within| within.budget.refusal(&within.spent, demand, hold.period, now));
+            let tried = match &refused_by_budget {
+                None => self.try_reserve(scope, request, &guess, &hold, within.as_ref(), now).await,
+                Some(_) => self.meter(scope).await.map(Err),
+            };
+            let old = match tried {
+                Ok(Ok(meter)) => {
+                    self.guesses.learn(scope.org(), &meter);
+                    self.settle_some_expired(scope, &meter, now).await;
+                    return admitted(meter, hold);
+                }
+                Ok(Err(old)) => old,
+                Err(StoreError::Contention) => {
+                    back_off(attempt).await;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            self.guesses.learn(scope.org(), &old);
+            if let Some(hold) = old.holds.get(request).cloned() {
+                // The SDK repeated a write that had been applied but whose answer was lost.
+                return admitted(old, hold);
+            }
+            if old.period < Period::of(now) {
+                self.roll_over(scope, &old).await?;
+                continue;
+            }
+            let Some(refusal) = refused_by_budget.or_else(|| old.refusal(demand, now)) else {
+                continue; // Only the guess was wrong; the next try knows better.
+            };
+            // What has expired may be all that stands in the way.
+            if self.settle_some_expired(scope, &old, now).await == 0 {
+                return Ok(Admission::Refused(refusal));
+            }
+        }
+        Err(StoreError::Contention)
+    }
+
+    /// One conditional write. `Ok(Err(meter))` is a failed condition with the meter that failed it.
+    async fn try_reserve(
+        &self,
+        scope: &TenantScope,
+        request: &RequestId,
+        guess: &Meter,
+        hold: &Hold,
+        within: Option<&Within<'_>>,
+        now: Millis,
+    ) -> Result<std::result::Result<Meter, Meter>> {
+        let mut set = vec!["#holds.#request = :hold".to_owned()];
+        let mut condition = vec![
+            "#period = :period".to_owned(),
+            "attribute_not_exists(#holds.#request)".to_owned(),
+            "size(#holds) < max_holds".to_owned(),
+        ];
+        let mut names = names(&["#holds", "#period"]);
+        names.insert("#request".into(), request.short().into());
+        let mut values = HashMap::from([
+            (":hold".to_owned(), item::hold_value(hold)),
+            (":period".to_owned(), s(hold.period.to_string())),
+        ]);
+
+        names.insert("#interval".into(), "interval".into());
+        if guess.rate.interval == 0 {
+            condition.push("#interval = :zero".into());
+            values.insert(":zero".into(), n(0));
+        } else {
+            // GCRA without max(): a quiet tenant starts again from the floor, a busy one goes on from
+            // where it is. The condition on the burst keeps a stale guess from choosing wrongly.
+            let floor = guess.rate.floor(now);
+            condition.push("#burst = :burst AND #interval > :zero".into());
+            if guess.ready_at < floor {
+                condition.push("ready_at < :floor".into());
+                set.push("ready_at = :floor + #interval".into());
+            } else {
+                condition.push("ready_at BETWEEN :floor AND :now".into());
+                set.push("ready_at = ready_at + #interval".into());
+                values.insert(":now".into(), n(now));
+            }
+            names.insert("#burst".into(), "burst".into());
+            values.insert(":burst".into(), n(guess.rate.burst));
+            values.insert(":floor".into(), n(floor));
+            values.insert(":zero".into(), n(0));
+        }
+
+        names.insert("#left".into(), "left".into());
+        for (resource, amount) in hold.amounts.iter().filter(|(_, amount)| *amount > 0) {
+            let name = resource.name();
+            if hold.counted[resource as usize] {
+                set.push(format!("#left.{name} = #left.{name} - :{name}"));
+                condition.push(format!("#left.{name} >= :{name}"));
+                values.insert(format!(":{name}"), n(amount));
+            } else {
+                condition.push(format!("attribute_not_exists(#left.{name})"));
+            }
+        }
+        if hold.amounts == Amounts::NONE {
+            names.remove("#left");
+        }
+        if hold.credits > 0 {
+            set.push("credits = credits - :credits".into());
+            condition.push("credits >= :credits".into());
+            values.insert(":credits".into(), n(hold.credits));
+        }
+
+        let (update, condition) = (format!("SET {}", set.join(", ")), condition.join(" AND "));
+        if let Some(within) = within {
+            let meter = self
+                .update(&keys::meter(scope))
+                .update_expression(update)
+                .condition_expression(condition)
+                .set_expression_attribute_names(Some(names))
+                .set_expression_attribute_values(Some(values));
+            let writes = vec![
+                TransactWriteItem::builder().update(build(meter.build())?).build(),
+                self.take_from_budget(scope, within, hold, now)?,
+            ];
+            return match self.transact_apart(writes).await? {
+                Transacted::Done => self.stored_meter(scope).await.map(Ok),
+                Transacted::Refused(reasons) if reasons[0] => self.stored_meter(scope).await.map(Err),
+                // Another call was quicker to take from the budget.
+                Transacted::Refused(_) => Err(StoreError::Contention),
+            };
+        }
+        let answer = self
+            .db
+            .update_item()
+            .table_name(&*self.table)
+            .set_key(Some(keys::meter(scope).attributes()))
+            .update_expression(update)
+            .condition_expression(condition)
+            .set_expression_attribute_names(Some(names))
+            .set_expression_attribute_values(Some(values))
+            .return_values(ReturnValue::AllNew)
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
+            .send()
+            .await;
+        match answer {
+            Ok(output) => item::meter(output.attributes().unwrap_or(&Item::new())).map(Ok),
+            Err(error) => match failed_condition(error)? {
+                Some(old) => item::meter(&old).map(Err),
+                None => Err(no_meter(scope)),
+            },
+        }
+    }
+}
+
+fn new_hold(guess: &Meter, demand: &Demand, key: Option<&KeyId>, now: Millis, hold_for: Millis) -> Hold {
+    let mut counted = [false; Resource::ALL.len()];
+    for (resource, _) in guess.left.limited() {
+        counted[resource as usize] = true;
+    }
+    Hold {
+        amounts: demand.amounts,
+        counted,
+        credits: demand.credits,
+        // A period that has begun is not left again: another instance's clock may run ahead.
+        period: guess.period.max(Period::of(now)),
+        expires_at: (now + hold_for).div_euclid(1000) + 1,
+        budget: key.cloned(),
+    }
+}
