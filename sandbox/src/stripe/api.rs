@@ -82,7 +82,8 @@ impl Call<'_> {
         let fault = s.faults.pop_front();
         match fault {
             Some(Fault::Refused) => {
-                return StripeError::api(StatusCode::INTERNAL_SERVER_ERROR, "Sandbox: nothing was done").into_response();
+                return StripeError::api(StatusCode::INTERNAL_SERVER_ERROR, "Sandbox: nothing was done")
+                    .into_response();
             }
             Some(Fault::RateLimited) => {
                 let error = StripeError::invalid("Too many requests hit the API too quickly.").code("rate_limit");

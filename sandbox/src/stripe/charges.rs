@@ -28,7 +28,12 @@ fn refusal(card: Card) -> Option<StripeError> {
 }
 
 /// Asks the bank for the amount of a payment intent. `authenticated`: the holder has confirmed.
-pub(super) fn attempt(s: &mut State, intent: &Value, method: &str, authenticated: bool) -> (String, Option<StripeError>) {
+pub(super) fn attempt(
+    s: &mut State,
+    intent: &Value,
+    method: &str,
+    authenticated: bool,
+) -> (String, Option<StripeError>) {
     let card = s.cards.get(method).copied().unwrap_or_default();
     let refusal = refusal(card).filter(|_| !(authenticated && card == Card::Authenticates));
     let id = s.new_id(Kind::Charge);

@@ -115,7 +115,8 @@ pub(super) fn create(s: &mut State, mut p: Params) -> Answer {
     let taxed = automatic_tax(&mut p)?.unwrap_or(false);
     let expires_at = p.int("expires_at")?.unwrap_or(s.now + DAY);
     if !(s.now + 30 * MINUTE..=s.now + DAY).contains(&expires_at) {
-        let message = "The `expires_at` timestamp must be between 30 minutes and 24 hours from Checkout Session creation";
+        let message =
+            "The `expires_at` timestamp must be between 30 minutes and 24 hours from Checkout Session creation";
         return Err(StripeError::invalid(message).param("expires_at"));
     }
     let wanted_currency = p.some_text("currency")?;
@@ -189,7 +190,8 @@ fn lines(s: &State, p: &mut Params, mode: &str) -> Answer<(Vec<(Chosen, i64)>, V
             (Some(id), None) => {
                 let price = s.referred(Kind::Price, &id, &name)?;
                 if price["active"] != true {
-                    let message = format!("The price specified is inactive. This field only accepts active prices: {id}");
+                    let message =
+                        format!("The price specified is inactive. This field only accepts active prices: {id}");
                     return Err(StripeError::invalid(message).param(name));
                 }
                 let (amount, currency) = (int(&price, "unit_amount"), text(&price, "currency").to_owned());
@@ -230,11 +232,9 @@ fn lines(s: &State, p: &mut Params, mode: &str) -> Answer<(Vec<(Chosen, i64)>, V
 
 /// `subscription_data`, `payment_intent_data` or `setup_intent_data`, which go with one mode each.
 fn details(s: &State, p: &mut Params, mode: &str, order: &mut Order) -> Answer<()> {
-    for (name, of) in [
-        ("subscription_data", "subscription"),
-        ("payment_intent_data", "payment"),
-        ("setup_intent_data", "setup"),
-    ] {
+    for (name, of) in
+        [("subscription_data", "subscription"), ("payment_intent_data", "payment"), ("setup_intent_data", "setup")]
+    {
         let Some(mut data) = p.group(name)? else { continue };
         if mode != of {
             let message = format!("You can not pass `{name}` in `{mode}` mode.");
@@ -244,8 +244,10 @@ fn details(s: &State, p: &mut Params, mode: &str, order: &mut Order) -> Answer<(
         order.description = data.some_text("description")?;
         if of == "subscription" {
             let until = data.has("trial_end");
-            order.trial = trial(&mut data, s.now)?.map(|end| if until { Trial::Until(end) } else { Trial::For(end - s.now) });
-            if let Some(end) = order.trial.filter(|trial| matches!(trial, Trial::Until(end) if *end < s.now + 2 * DAY)) {
+            order.trial =
+                trial(&mut data, s.now)?.map(|end| if until { Trial::Until(end) } else { Trial::For(end - s.now) });
+            if let Some(end) = order.trial.filter(|trial| matches!(trial, Trial::Until(end) if *end < s.now + 2 * DAY))
+            {
                 let message = format!("The `trial_end` date has to be at least 2 days in the future ({end:?})");
                 return Err(StripeError::invalid(message).param("subscription_data[trial_end]"));
             }
@@ -304,8 +306,10 @@ pub(super) fn open(s: &State, id: &str, doing: &str) -> Answer {
     let session = s.named(Kind::Session, id)?;
     let status = text(&session, "status");
     if status != "open" {
-        let message = format!("Only Checkout Sessions with a status in [\"open\"] can be {doing}. This Checkout Session \
-                               has a status of {status}.");
+        let message = format!(
+            "Only Checkout Sessions with a status in [\"open\"] can be {doing}. This Checkout Session \
+                               has a status of {status}."
+        );
         return Err(StripeError::invalid(message));
     }
     Ok(session)

@@ -42,7 +42,8 @@ pub(super) fn create(s: &mut State, mut p: Params) -> Answer {
         None => Value::Null,
         Some(percent) => {
             let number = basis_points(percent).and_then(|_| serde_json::from_str(percent).ok());
-            number.ok_or_else(|| StripeError::invalid("Invalid percent_off: over 0 and up to 100").param("percent_off"))?
+            number
+                .ok_or_else(|| StripeError::invalid("Invalid percent_off: over 0 and up to 100").param("percent_off"))?
         }
     };
     if id.as_deref().is_some_and(|id| s.get(Kind::Coupon, id).is_some()) {
@@ -135,8 +136,12 @@ impl Reduction {
                     s.referred(Kind::Coupon, &coupon, &group.name("coupon"))?;
                     Self { coupon, promotion_code: None }
                 }
-                (None, Some(code)) => Self::of_code(&s.referred(Kind::PromotionCode, &code, &group.name("promotion_code"))?),
-                _ => return Err(StripeError::invalid("A discount names a coupon or a promotion code").param("discounts")),
+                (None, Some(code)) => {
+                    Self::of_code(&s.referred(Kind::PromotionCode, &code, &group.name("promotion_code"))?)
+                }
+                _ => {
+                    return Err(StripeError::invalid("A discount names a coupon or a promotion code").param("discounts"));
+                }
             };
             group.done()?;
             if found.replace(reduction).is_some() {
@@ -163,7 +168,13 @@ impl Reduction {
     }
 
     /// Uses it: makes a discount.
-    pub(super) fn redeem(&self, s: &mut State, customer: &str, subscription: Option<&str>, session: Option<&str>) -> String {
+    pub(super) fn redeem(
+        &self,
+        s: &mut State,
+        customer: &str,
+        subscription: Option<&str>,
+        session: Option<&str>,
+    ) -> String {
         for (kind, id) in [(Kind::Coupon, Some(&self.coupon)), (Kind::PromotionCode, self.promotion_code.as_ref())] {
             if let Some((id, object)) = id.and_then(|id| Some((id, s.get(kind, id)?))) {
                 let times = int(object, "times_redeemed") + 1;
@@ -187,7 +198,7 @@ fn off(coupon: &Value, amount: i64) -> i64 {
     if let Some(off) = coupon["amount_off"].as_i64() {
         return off.min(amount);
     }
-    let points = basis_points(&coupon["percent_off"].to_string().trim_end_matches(".0").to_owned()).unwrap_or(0);
+    let points = basis_points(coupon["percent_off"].to_string().trim_end_matches(".0")).unwrap_or(0);
     super::proration::share(amount, points, 10_000)
 }
 
@@ -212,7 +223,9 @@ mod tests {
 
     #[test]
     fn percents_are_taken_in_whole_numbers() {
-        for (percent, points) in [("25", Some(2500)), ("25.5", Some(2550)), ("33.33", Some(3333)), ("100", Some(10_000))] {
+        for (percent, points) in
+            [("25", Some(2500)), ("25.5", Some(2550)), ("33.33", Some(3333)), ("100", Some(10_000))]
+        {
             assert_eq!(basis_points(percent), points);
         }
         for percent in ["0", "-5", "100.01", "1.234", "x", "1.-1", ""] {

@@ -71,7 +71,8 @@ pub(super) fn create(s: &mut State, mut p: Params) -> Answer {
 /// A customer for somebody who pays without being known.
 pub(super) fn from_checkout(s: &mut State, email: Option<&str>) -> String {
     let id = s.new_id(Kind::Customer);
-    let changes = json!({"id": id, "created": s.now, "email": email, "invoice_prefix": id.to_uppercase().replace('_', "")});
+    let changes =
+        json!({"id": id, "created": s.now, "email": email, "invoice_prefix": id.to_uppercase().replace('_', "")});
     s.create(Kind::Customer, with("customer", changes), "customer.created");
     id
 }

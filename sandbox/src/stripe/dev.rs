@@ -55,9 +55,12 @@ const SECTIONS: [Section; 6] = [
         act_button("cards_pay", id, "Cards pay") + &act_button("cards_decline", id, "Cards decline")
     }),
     ("Subscriptions", Kind::Subscription, &["customer", "status", "cancel_at", "latest_invoice"], |_| String::new()),
-    ("Invoices", Kind::Invoice, &["customer", "status", "billing_reason", "amount_due", "next_payment_attempt"], |_| {
-        String::new()
-    }),
+    (
+        "Invoices",
+        Kind::Invoice,
+        &["customer", "status", "billing_reason", "amount_due", "next_payment_attempt"],
+        |_| String::new(),
+    ),
     ("Charges", Kind::Charge, &["customer", "status", "amount", "amount_refunded", "disputed"], |charge| {
         if charge["disputed"] == true || charge["paid"] != true {
             String::new()
@@ -100,7 +103,12 @@ fn table(body: &mut String, s: &State, (title, kind, columns, buttons): Section)
     }
     *body += "<th></th></tr>";
     for object in s.all(kind).rev().filter(|object| object["deleted"] != true).take(SHOWN) {
-        let _ = write!(body, "<tr><td><code>{}</code></td><td>{}</td>", escape(text(object, "id")), moment(int(object, "created")));
+        let _ = write!(
+            body,
+            "<tr><td><code>{}</code></td><td>{}</td>",
+            escape(text(object, "id")),
+            moment(int(object, "created"))
+        );
         for column in columns {
             let _ = write!(body, "<td>{}</td>", cell(object, column));
         }

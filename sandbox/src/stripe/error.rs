@@ -24,7 +24,7 @@ pub struct StripeError {
     /// The parameter at fault.
     pub param: Option<String>,
     /// What else the error carries: `decline_code`, `charge`, `payment_intent`.
-    pub more: Map<String, Value>,
+    pub more: Box<Map<String, Value>>,
 }
 
 /// What a call answers.
@@ -32,7 +32,7 @@ pub(super) type Answer<T = Value> = Result<T, StripeError>;
 
 impl StripeError {
     fn new(status: StatusCode, kind: &'static str, message: impl Into<String>) -> Self {
-        Self { status, kind, code: None, message: message.into(), param: None, more: Map::new() }
+        Self { status, kind, code: None, message: message.into(), param: None, more: Box::default() }
     }
 
     /// A request that makes no sense.
@@ -88,12 +88,15 @@ impl StripeError {
 
     /// The error as the answer and as `last_payment_error` hold it.
     pub(super) fn to_json(&self) -> Value {
-        let mut error = self.more.clone();
+        let mut error = (*self.more).clone();
         error.insert("type".to_owned(), json!(self.kind));
         error.insert("message".to_owned(), json!(self.message));
         if let Some(code) = self.code {
             error.insert("code".to_owned(), json!(code));
-            error.insert("doc_url".to_owned(), json!(format!("https://stripe.com/docs/error-codes/{}", code.replace('_', "-"))));
+            error.insert(
+                "doc_url".to_owned(),
+                json!(format!("https://stripe.com/docs/error-codes/{}", code.replace('_', "-"))),
+            );
         }
         if let Some(param) = &self.param {
             error.insert("param".to_owned(), json!(param));

@@ -86,11 +86,12 @@ impl State {
     /// Queues the events that are new for every endpoint that wants them.
     pub(super) fn address(&mut self, endpoints: &[Endpoint]) {
         for event in std::mem::take(&mut self.fresh) {
-            let Some(kind) = self.get(Kind::Event, &event).map(|event| text(event, "type").to_owned()) else { continue };
+            let Some(kind) = self.get(Kind::Event, &event).map(|event| text(event, "type").to_owned()) else {
+                continue;
+            };
             let wanting = endpoints.iter().enumerate().filter(|(_, endpoint)| wants(endpoint, &kind));
-            let queued: Vec<_> = wanting
-                .map(|(endpoint, _)| Queued { event: event.clone(), endpoint, attempts: 0, due: 0 })
-                .collect();
+            let queued: Vec<_> =
+                wanting.map(|(endpoint, _)| Queued { event: event.clone(), endpoint, attempts: 0, due: 0 }).collect();
             self.set(Kind::Event, &event, json!({ "pending_webhooks": queued.len() }));
             self.queue.extend(queued);
         }
@@ -134,7 +135,9 @@ pub(super) fn list(s: &State, mut p: Params) -> Answer {
     let mut types = p.texts("types")?;
     if let Some(kind) = p.some_text("type")? {
         if types.is_some() {
-            return Err(StripeError::invalid("You may only specify one of these parameters: type, types.").param("types"));
+            return Err(
+                StripeError::invalid("You may only specify one of these parameters: type, types.").param("types")
+            );
         }
         types = Some(vec![kind]);
     }
@@ -142,7 +145,9 @@ pub(super) fn list(s: &State, mut p: Params) -> Answer {
     p.done()?;
     let of_type = |kind: &str| {
         types.as_ref().is_none_or(|types| {
-            types.iter().any(|wanted| wanted == kind || wanted.strip_suffix('*').is_some_and(|start| kind.starts_with(start)))
+            types
+                .iter()
+                .any(|wanted| wanted == kind || wanted.strip_suffix('*').is_some_and(|start| kind.starts_with(start)))
         })
     };
     page(s, Kind::Event, &page_asked, "/v1/events", |event| {

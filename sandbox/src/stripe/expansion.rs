@@ -56,9 +56,7 @@ fn includable(s: &State, object: &Value, member: &str) -> Option<Value> {
     match (text(object, "object"), member) {
         ("checkout.session", "line_items") => Some(checkout::line_items_of(s, id)),
         ("invoice", "payments") => Some(list(of(Kind::InvoicePayment, "invoice"), false, "/v1/invoice_payments")),
-        ("charge", "refunds") => {
-            Some(list(of(Kind::Refund, "charge"), false, &format!("/v1/charges/{id}/refunds")))
-        }
+        ("charge", "refunds") => Some(list(of(Kind::Refund, "charge"), false, &format!("/v1/charges/{id}/refunds"))),
         _ => None,
     }
 }

@@ -21,7 +21,11 @@ pub(super) fn parse(form: &str) -> Answer<Map<String, Value>> {
 }
 
 fn decode(text: &str) -> Answer<String> {
-    let malformed = || StripeError::invalid("Invalid form encoding: a % must be followed by two hexadecimal digits, and the text must be UTF-8");
+    let malformed = || {
+        StripeError::invalid(
+            "Invalid form encoding: a % must be followed by two hexadecimal digits, and the text must be UTF-8",
+        )
+    };
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&first, after)) = rest.split_first() {
@@ -61,7 +65,8 @@ fn path(name: &str) -> Answer<Vec<&str>> {
 }
 
 fn insert(map: &mut Map<String, Value>, path: &[&str], name: &str, value: String) -> Answer<()> {
-    let conflict = || StripeError::invalid(format!("Parameter {name} is given both as a value and as a group")).param(name);
+    let conflict =
+        || StripeError::invalid(format!("Parameter {name} is given both as a value and as a group")).param(name);
     let Some((first, rest)) = path.split_first() else { return Ok(()) };
     // `a[]=x`: the next of the array.
     let key = if first.is_empty() { map.len().to_string() } else { (*first).to_owned() };

@@ -66,7 +66,8 @@ impl State {
     pub(super) fn keep(&mut self, key: &str, path: &str, params: Map<String, Value>, status: StatusCode, body: &Value) {
         if status.is_success() || status == StatusCode::PAYMENT_REQUIRED {
             let params = Value::Object(params);
-            let kept = Kept { at: self.now, path: path.to_owned(), params, status: status.as_u16(), body: body.clone() };
+            let kept =
+                Kept { at: self.now, path: path.to_owned(), params, status: status.as_u16(), body: body.clone() };
             self.kept.insert(key.to_owned(), kept);
         }
     }

@@ -118,7 +118,8 @@ pub(super) fn begin_delayed(s: &mut State, id: &str, method: &str) {
 
 /// A bank debit ends.
 pub(super) fn settle(s: &mut State, id: &str, paid: bool) -> Outcome {
-    let method = s.get(Kind::PaymentIntent, id).map_or_else(String::new, |intent| text(intent, "payment_method").to_owned());
+    let method =
+        s.get(Kind::PaymentIntent, id).map_or_else(String::new, |intent| text(intent, "payment_method").to_owned());
     s.cards.insert(method.clone(), if paid { Card::Pays } else { Card::NoFunds });
     charge(s, id, &method, false)
 }
@@ -258,7 +259,8 @@ pub(super) fn cancel(s: &mut State, id: &str, mut p: Params) -> Answer {
 /// Nobody will pay this any more.
 pub(super) fn void(s: &mut State, id: &str, reason: Option<&str>) {
     if s.get(Kind::PaymentIntent, id).is_some_and(|intent| text(intent, "status") != "succeeded") {
-        let changes = json!({"status": "canceled", "canceled_at": s.now, "cancellation_reason": reason, "next_action": null});
+        let changes =
+            json!({"status": "canceled", "canceled_at": s.now, "cancellation_reason": reason, "next_action": null});
         s.change(Kind::PaymentIntent, id, "payment_intent.canceled", changes);
     }
 }

@@ -52,8 +52,10 @@ pub(super) fn compose(s: &State, id: &str, draft: &Draft<'_>, line_ids: &[String
         total -= off;
         discounts.push(json!({"amount": off, "discount": discount}));
     }
-    let lines = draft.lines.iter().zip(line_ids).map(|(line, line_id)| line.to_json(line_id, id, subscription)).collect();
-    let of_customer = |name: &str| s.get(Kind::Customer, customer).map_or(Value::Null, |customer| customer[name].clone());
+    let lines =
+        draft.lines.iter().zip(line_ids).map(|(line, line_id)| line.to_json(line_id, id, subscription)).collect();
+    let of_customer =
+        |name: &str| s.get(Kind::Customer, customer).map_or(Value::Null, |customer| customer[name].clone());
     let enabled = sub["automatic_tax"]["enabled"] == true;
     let mut invoice = with(
         "invoice",
@@ -110,7 +112,9 @@ pub(super) fn finalize(s: &mut State, id: &str) {
     let mut changes = balance(s, &customer, int(&invoice, "total"));
     let ending = changes["ending_balance"].clone();
     let number = s.get(Kind::Customer, &customer).map_or(1, |customer| int(customer, "next_invoice_sequence"));
-    let prefix = s.get(Kind::Customer, &customer).map_or_else(String::new, |customer| text(customer, "invoice_prefix").to_owned());
+    let prefix = s
+        .get(Kind::Customer, &customer)
+        .map_or_else(String::new, |customer| text(customer, "invoice_prefix").to_owned());
     let mut transitions = invoice["status_transitions"].clone();
     transitions["finalized_at"] = json!(s.now);
     let url = &s.rules.public_url;
@@ -318,6 +322,10 @@ pub(super) fn stop_collecting(s: &mut State, subscription: &str) {
         subscription_of(invoice) == subscription && ["open", "draft"].contains(&text(invoice, "status"))
     };
     for id in s.ids(Kind::Invoice, is_open) {
-        s.set(Kind::Invoice, &id, json!({"auto_advance": false, "next_payment_attempt": null, "automatically_finalizes_at": null}));
+        s.set(
+            Kind::Invoice,
+            &id,
+            json!({"auto_advance": false, "next_payment_attempt": null, "automatically_finalizes_at": null}),
+        );
     }
 }

@@ -47,7 +47,8 @@ pub(super) fn run(s: &mut State, until: i64) {
 /// What is due first.
 fn next(s: &State) -> Option<(i64, Due)> {
     let sessions = s.all(Kind::Session).filter(|session| text(session, "status") == "open");
-    let sessions = sessions.map(|session| (int(session, "expires_at"), Due::SessionExpires(text(session, "id").to_owned())));
+    let sessions =
+        sessions.map(|session| (int(session, "expires_at"), Due::SessionExpires(text(session, "id").to_owned())));
     let subscriptions = s.all(Kind::Subscription).flat_map(|subscription| of_subscription(s, subscription));
     let invoices = s.all(Kind::Invoice).filter_map(of_invoice);
     sessions.chain(subscriptions).chain(invoices).min()
@@ -96,7 +97,8 @@ fn happen(s: &mut State, due: Due) {
             s.announced.insert(id);
         }
         Due::NeverBegins(id) => {
-            let invoice = s.get(Kind::Subscription, &id).map(|subscription| text(subscription, "latest_invoice").to_owned());
+            let invoice =
+                s.get(Kind::Subscription, &id).map(|subscription| text(subscription, "latest_invoice").to_owned());
             invoices::give_up(s, &invoice.unwrap_or_default(), "void", "voided_at", "invoice.voided");
             subscriptions::never_begins(s, &id);
         }
@@ -121,7 +123,9 @@ fn renew(s: &mut State, id: &str) {
     if status == "trialing" && subscriptions::method_for(s, id).is_none() {
         match text(&subscription["trial_settings"]["end_behavior"], "missing_payment_method") {
             "cancel" => return subscriptions::end(s, id, "payment_failed"),
-            "pause" => return s.change(Kind::Subscription, id, "customer.subscription.paused", json!({ "status": "paused" })),
+            "pause" => {
+                return s.change(Kind::Subscription, id, "customer.subscription.paused", json!({ "status": "paused" }));
+            }
             _ => {}
         }
     }
@@ -129,14 +133,17 @@ fn renew(s: &mut State, id: &str) {
     pending::expire(s, id);
     let previous = elements(&subscription, "items").first().map_or(start, |item| int(item, "current_period_start"));
     let anchor = int(&subscription, "billing_cycle_anchor");
-    let items: Vec<Value> = elements(&subscription, "items").iter().map(|item| {
-        let mut item = item.clone();
-        if let Some((unit, every)) = cycle(&item["price"]) {
-            item["current_period_start"] = json!(start);
-            item["current_period_end"] = json!(next_boundary(anchor, unit, every, start));
-        }
-        item
-    }).collect();
+    let items: Vec<Value> = elements(&subscription, "items")
+        .iter()
+        .map(|item| {
+            let mut item = item.clone();
+            if let Some((unit, every)) = cycle(&item["price"]) {
+                item["current_period_start"] = json!(start);
+                item["current_period_end"] = json!(next_boundary(anchor, unit, every, start));
+            }
+            item
+        })
+        .collect();
     let invoice = s.new_id(Kind::Invoice);
     let status = if status == "trialing" { "active" } else { status };
     let unpaid = status == "unpaid";

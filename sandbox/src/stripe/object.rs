@@ -34,7 +34,8 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    pub(super) const ALL: [Self; 19] = [
+    #[cfg(test)]
+    const ALL: [Self; 19] = [
         Self::Customer,
         Self::Product,
         Self::Price,

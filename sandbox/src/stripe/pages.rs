@@ -55,7 +55,8 @@ pub(super) fn escape(text: &str) -> String {
 /// Whether a browser may be sent there.
 pub(super) fn is_url(url: &str) -> bool {
     let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
-    rest.is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/')) && url.bytes().all(|byte| byte.is_ascii_graphic())
+    rest.is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/'))
+        && url.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 /// An amount with its currency. The double knows currencies with two decimals.
@@ -168,7 +169,9 @@ fn click_checkout(stripe: &Stripe, id: &str, body: &str) -> Answer<Response> {
         "abandon" => {
             return Ok(match session["cancel_url"].as_str() {
                 Some(url) => Redirect::to(url).into_response(),
-                None => document(StatusCode::OK, "Checkout", "<p>You left. The session stays open until it expires.</p>"),
+                None => {
+                    document(StatusCode::OK, "Checkout", "<p>You left. The session stays open until it expires.</p>")
+                }
             });
         }
         _ => return Err(StripeError::invalid("No such button")),
@@ -188,10 +191,11 @@ fn click_checkout(stripe: &Stripe, id: &str, body: &str) -> Answer<Response> {
 
 async fn portal_page(Extract(stripe): Extract<Stripe>, Path(id): Path<String>) -> Response {
     let s = stripe.lock();
-    let (session, shown) = match s.named(Kind::PortalSession, &id).and_then(|session| Ok((session, portal::subscriptions_of(&s, &id)?))) {
-        Ok(found) => found,
-        Err(error) => return refusal(&error),
-    };
+    let (session, shown) =
+        match s.named(Kind::PortalSession, &id).and_then(|session| Ok((session, portal::subscriptions_of(&s, &id)?))) {
+            Ok(found) => found,
+            Err(error) => return refusal(&error),
+        };
     let mut body = "<table><tr><th>Subscription</th><th>Status</th><th>Period ends</th><th></th></tr>".to_owned();
     for subscription in &shown {
         let (action, label) = if subscription["cancel_at"].is_null() {
@@ -237,7 +241,8 @@ async fn invoice_page(Extract(stripe): Extract<Stripe>, Path(id): Path<String>) 
         Err(error) => return refusal(&error),
     };
     let currency = text(&invoice, "currency");
-    let mut body = format!("<p>{} is {}.</p><table>", escape(text(&invoice, "number")), escape(text(&invoice, "status")));
+    let mut body =
+        format!("<p>{} is {}.</p><table>", escape(text(&invoice, "number")), escape(text(&invoice, "status")));
     for line in elements(&invoice, "lines") {
         let amount = money(int(line, "amount"), currency);
         body += &format!("<tr><td>{}</td><td>{amount}</td></tr>", escape(text(line, "description")));

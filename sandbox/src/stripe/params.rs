@@ -66,9 +66,7 @@ impl Params {
             None => Ok(None),
             Some("true") => Ok(Some(true)),
             Some("false") => Ok(Some(false)),
-            Some(other) => {
-                Err(StripeError::invalid(format!("Invalid boolean: {other}")).param(self.name(name)))
-            }
+            Some(other) => Err(StripeError::invalid(format!("Invalid boolean: {other}")).param(self.name(name))),
         }
     }
 

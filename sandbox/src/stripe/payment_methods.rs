@@ -104,9 +104,11 @@ pub(super) fn list(s: &State, customer: Option<&str>, mut p: Params) -> Answer {
     let named = p.some_text("customer")?;
     p.one_of("type", &["card"])?;
     p.done()?;
-    let url = customer.map_or_else(|| "/v1/payment_methods".to_owned(), |id| format!("/v1/customers/{id}/payment_methods"));
+    let url =
+        customer.map_or_else(|| "/v1/payment_methods".to_owned(), |id| format!("/v1/customers/{id}/payment_methods"));
     let customer = customer.map(str::to_owned).or(named);
-    let customer = customer.ok_or_else(|| StripeError::invalid("Missing required param: customer.").param("customer"))?;
+    let customer =
+        customer.ok_or_else(|| StripeError::invalid("Missing required param: customer.").param("customer"))?;
     customers::living(s, &customer, "customer")?;
     page(s, Kind::PaymentMethod, &asked, &url, |method| text(method, "customer") == customer)
 }

@@ -49,7 +49,8 @@ pub(super) fn create(s: &mut State, mut p: Params) -> Answer {
             let message = "No upcoming invoices: the subscription ends with its period";
             return Err(StripeError::invalid(message).code("invoice_upcoming_none"));
         }
-        let items: Vec<Value> = elements(&subscription, "items").iter().map(|item| next_period(&subscription, item)).collect();
+        let items: Vec<Value> =
+            elements(&subscription, "items").iter().map(|item| next_period(&subscription, item)).collect();
         lines.extend(items.iter().map(|item| Line::period(s, item)));
         ("upcoming", items.first().map_or(s.now, |item| int(item, "current_period_start")))
     };
@@ -67,7 +68,8 @@ fn next_period(subscription: &Value, item: &Value) -> Value {
     let start = int(&item, "current_period_end");
     if let Some((unit, every)) = cycle(&item["price"]) {
         item["current_period_start"] = json!(start);
-        item["current_period_end"] = json!(next_boundary(int(subscription, "billing_cycle_anchor"), unit, every, start));
+        item["current_period_end"] =
+            json!(next_boundary(int(subscription, "billing_cycle_anchor"), unit, every, start));
     }
     item
 }

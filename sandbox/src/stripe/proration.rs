@@ -4,13 +4,7 @@
 
 use serde_json::Value;
 
-use super::{
-    calendar::day,
-    catalogue::product_name,
-    invoice_lines::Line,
-    object::int,
-    state::State,
-};
+use super::{calendar::day, catalogue::product_name, invoice_lines::Line, object::int, state::State};
 
 /// `amount × part ÷ whole`, rounded to the nearest, half away from zero.
 pub(super) fn share(amount: i64, part: i64, whole: i64) -> i64 {

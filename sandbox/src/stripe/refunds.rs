@@ -59,7 +59,8 @@ pub(super) fn create(s: &mut State, mut p: Params) -> Answer {
 
 fn make(s: &mut State, charge: &Value, amount: i64, reason: Option<&str>, metadata: &Value) -> Value {
     let id = s.new_id(Kind::Refund);
-    let pending = json!({"reference_status": "pending", "reference_type": "acquirer_reference_number", "type": "refund"});
+    let pending =
+        json!({"reference_status": "pending", "reference_type": "acquirer_reference_number", "type": "refund"});
     let refund = with(
         "refund",
         json!({"id": id, "created": s.now, "amount": amount, "currency": charge["currency"], "charge": charge["id"],

@@ -43,7 +43,10 @@ impl Settings {
 /// Keys and secrets stay out of logs.
 impl fmt::Debug for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Settings").field("public_url", &self.public_url).field("rules", &self.rules).finish_non_exhaustive()
+        f.debug_struct("Settings")
+            .field("public_url", &self.public_url)
+            .field("rules", &self.rules)
+            .finish_non_exhaustive()
     }
 }
 
@@ -74,7 +77,12 @@ pub struct Rules {
 
 impl Default for Rules {
     fn default() -> Self {
-        Self { retry_days: vec![3, 5, 7], after_retries: AfterRetries::Cancel, id_space: String::new(), public_url: String::new() }
+        Self {
+            retry_days: vec![3, 5, 7],
+            after_retries: AfterRetries::Cancel,
+            id_space: String::new(),
+            public_url: String::new(),
+        }
     }
 }
 

@@ -94,7 +94,10 @@ impl State {
 
     /// Ids of the objects that `is` holds for, oldest first.
     pub(super) fn ids(&self, kind: Kind, is: impl Fn(&Value) -> bool) -> Vec<String> {
-        self.all(kind).filter(|object| is(object)).filter_map(|object| object["id"].as_str().map(str::to_owned)).collect()
+        self.all(kind)
+            .filter(|object| is(object))
+            .filter_map(|object| object["id"].as_str().map(str::to_owned))
+            .collect()
     }
 
     /// Keeps a new object, or replaces one.
@@ -103,13 +106,6 @@ impl State {
         let table = self.tables.entry(kind).or_default();
         if table.by_id.insert(id.clone(), object).is_none() {
             table.order.push(id);
-        }
-    }
-
-    pub(super) fn remove(&mut self, kind: Kind, id: &str) {
-        if let Some(table) = self.tables.get_mut(&kind) {
-            table.by_id.remove(id);
-            table.order.retain(|other| other != id);
         }
     }
 

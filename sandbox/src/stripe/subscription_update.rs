@@ -47,13 +47,14 @@ impl Wish {
     pub(super) fn take(s: &State, p: &mut Params) -> Answer<Self> {
         let items = p.groups("items")?.map(|groups| groups.into_iter().map(|group| ItemWish::take(s, group)).collect());
         let anchor = p.one_of("billing_cycle_anchor", &["now", "unchanged"])?;
-        let trial_end = match p.some_text("trial_end")?.as_deref() {
-            None => None,
-            Some("now") => Some(TrialEnd::Now),
-            Some(at) => Some(TrialEnd::At(at.parse().map_err(|_| {
-                StripeError::invalid(format!("Invalid timestamp: {at}")).param(p.name("trial_end"))
-            })?)),
-        };
+        let trial_end =
+            match p.some_text("trial_end")?.as_deref() {
+                None => None,
+                Some("now") => Some(TrialEnd::Now),
+                Some(at) => Some(TrialEnd::At(at.parse().map_err(|_| {
+                    StripeError::invalid(format!("Invalid timestamp: {at}")).param(p.name("trial_end"))
+                })?)),
+            };
         Ok(Self {
             items: items.transpose()?,
             proration: p.one_of("proration_behavior", &["create_prorations", "always_invoice", "none"])?,
@@ -101,7 +102,8 @@ pub(super) fn outcome(s: &mut State, subscription: &Value, wish: &Wish) -> Answe
     let old: Vec<Value> = elements(subscription, "items").to_vec();
     let trialing = text(subscription, "status") == "trialing";
     let at = wish.proration_date.unwrap_or(s.now);
-    let period = old.first().map_or((s.now, s.now), |item| (int(item, "current_period_start"), int(item, "current_period_end")));
+    let period =
+        old.first().map_or((s.now, s.now), |item| (int(item, "current_period_start"), int(item, "current_period_end")));
     if !(period.0..=period.1).contains(&at) {
         return Err(StripeError::invalid("proration_date must lie in the current period").param("proration_date"));
     }
@@ -158,7 +160,9 @@ pub(super) fn outcome(s: &mut State, subscription: &Value, wish: &Wish) -> Answe
 fn wanted(s: &mut State, subscription: &Value, wishes: &[ItemWish]) -> Answer<Vec<Value>> {
     let id = text(subscription, "id");
     let mut items: Vec<Value> = elements(subscription, "items").to_vec();
-    let period = items.first().map_or((s.now, s.now), |item| (int(item, "current_period_start"), int(item, "current_period_end")));
+    let period = items
+        .first()
+        .map_or((s.now, s.now), |item| (int(item, "current_period_start"), int(item, "current_period_end")));
     for (index, wish) in wishes.iter().enumerate() {
         let param = format!("items[{index}][id]");
         let price = wish.price.as_deref().map(|price| recurring_price(s, price, "items")).transpose()?;
@@ -174,7 +178,9 @@ fn wanted(s: &mut State, subscription: &Value, wishes: &[ItemWish]) -> Answer<Ve
         };
         let found = items.iter().position(|item| text(item, "id") == item_id);
         let no_such = || {
-            StripeError::invalid(format!("No such subscription_item: '{item_id}'")).code("resource_missing").param(param)
+            StripeError::invalid(format!("No such subscription_item: '{item_id}'"))
+                .code("resource_missing")
+                .param(param)
         };
         let position = found.ok_or_else(no_such)?;
         if wish.deleted {
@@ -275,7 +281,8 @@ pub(super) fn update(s: &mut State, id: &str, mut p: Params) -> Answer {
         None
     } else {
         if !["active", "trialing", "past_due", "unpaid"].contains(&text(&subscription, "status")) {
-            let message = format!("The items of a subscription that is {} cannot be changed", text(&subscription, "status"));
+            let message =
+                format!("The items of a subscription that is {} cannot be changed", text(&subscription, "status"));
             return Err(StripeError::invalid(message).param("items"));
         }
         if s.pending.contains_key(id) {

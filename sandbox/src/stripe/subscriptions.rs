@@ -46,8 +46,10 @@ pub(super) fn is_over(subscription: &Value) -> bool {
 pub(super) fn recurring_price(s: &State, id: &str, param: &str) -> Answer {
     let price = s.referred(Kind::Price, id, param)?;
     if cycle(&price).is_none() {
-        let message = format!("The price specified is set to `type=one_time` but this field only accepts prices with \
-                               `type=recurring`: {id}");
+        let message = format!(
+            "The price specified is set to `type=one_time` but this field only accepts prices with \
+                               `type=recurring`: {id}"
+        );
         return Err(StripeError::invalid(message).param(param));
     }
     Ok(price)
@@ -305,7 +307,8 @@ pub(super) fn trial_settings(p: &mut Params) -> Answer<Option<&'static str>> {
     let Some(mut settings) = p.group("trial_settings")? else { return Ok(None) };
     let mut end = settings.group("end_behavior")?.ok_or_else(|| settings.missing("end_behavior"))?;
     let known = ["cancel", "create_invoice", "pause"];
-    let behavior = end.one_of("missing_payment_method", &known)?.ok_or_else(|| end.missing("missing_payment_method"))?;
+    let behavior =
+        end.one_of("missing_payment_method", &known)?.ok_or_else(|| end.missing("missing_payment_method"))?;
     end.done()?;
     settings.done()?;
     Ok(Some(behavior))
@@ -315,7 +318,16 @@ pub(super) fn list(s: &State, mut p: Params) -> Answer {
     let asked = Page::take(&mut p)?;
     let (customer, price) = (p.some_text("customer")?, p.some_text("price")?);
     let statuses = [
-        "incomplete", "incomplete_expired", "trialing", "active", "past_due", "unpaid", "canceled", "paused", "all", "ended",
+        "incomplete",
+        "incomplete_expired",
+        "trialing",
+        "active",
+        "past_due",
+        "unpaid",
+        "canceled",
+        "paused",
+        "all",
+        "ended",
     ];
     let status = p.one_of("status", &statuses)?;
     p.done()?;
