@@ -1,3 +1,6 @@
 //! Test doubles of the payment vendors, for laptops and tests. No payment here is one.
 
+mod clock;
 pub mod stripe;
+
+pub use clock::{AheadClock, TurnableClock};

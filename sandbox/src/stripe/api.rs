@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use serde_json::Value;
 
 use super::{
-    Stripe, catalogue, charges, checkout, coupons, customers, disputes,
+    StripeSandbox, catalogue, charges, checkout, coupons, customers, disputes,
     error::{Answer, StripeError},
     events::{self, Cause},
     expansion, form, idempotency, intents, invoice_payments, invoices,
@@ -34,7 +34,7 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
 const SHOULD_RETRY: HeaderName = HeaderName::from_static("stripe-should-retry");
 
 /// Every call below `/v1`.
-pub(super) async fn handle(Extract(stripe): Extract<Stripe>, request: Request<Body>) -> Response {
+pub(super) async fn handle(Extract(stripe): Extract<StripeSandbox>, request: Request<Body>) -> Response {
     let (parts, body) = request.into_parts();
     let Ok(body) = to_bytes(body, BODY_LIMIT).await else {
         return StripeError::invalid("Request body too large").status(StatusCode::PAYLOAD_TOO_LARGE).into_response();
@@ -52,10 +52,10 @@ struct Call<'a> {
 }
 
 impl Call<'_> {
-    fn answer(&self, stripe: &Stripe, headers: &HeaderMap) -> Response {
+    fn answer(&self, stripe: &StripeSandbox, headers: &HeaderMap) -> Response {
         let mut s = stripe.lock();
         let request = s.id("req_");
-        let mut response = self.within(stripe, &mut s, headers, &request);
+        let mut response = self.within(&mut s, headers, &request);
         let answered = response.headers_mut();
         if let Ok(request) = HeaderValue::from_str(&request) {
             answered.insert(REQUEST_ID, request);
@@ -67,9 +67,9 @@ impl Call<'_> {
         response
     }
 
-    fn within(&self, stripe: &Stripe, s: &mut State, headers: &HeaderMap, request: &str) -> Response {
-        let checked = authenticate(headers, &stripe.settings().api_key)
-            .and_then(|()| if stripe.settings().strict_version { version(headers) } else { Ok(()) })
+    fn within(&self, s: &mut State, headers: &HeaderMap, request: &str) -> Response {
+        let checked = authenticate(headers, &s.settings.secret_key)
+            .and_then(|()| version(headers))
             .and_then(|()| form::parse(if self.body.is_empty() { self.query.unwrap_or_default() } else { self.body }))
             .and_then(|params| {
                 let key = headers.get(KEY).map(|key| key.to_str().unwrap_or_default());
@@ -229,6 +229,11 @@ fn authenticate(headers: &HeaderMap, key: &str) -> Answer<()> {
     });
     match given {
         Some(given) if given == key => Ok(()),
+        Some(given) if ["sk_live_", "rk_live_"].iter().any(|live| given.starts_with(live)) => {
+            Err(StripeError::unauthorized(
+                "This is a test double of Stripe, and that is a key of live mode. Take it out of wherever it came from",
+            ))
+        }
         Some(_) => Err(StripeError::unauthorized("Invalid API Key provided")),
         None => Err(StripeError::unauthorized(
             "You did not provide an API key. You need to provide your API key in the Authorization header, using Bearer \

@@ -145,7 +145,7 @@ pub(super) fn create(s: &mut State, mut p: Params) -> Answer {
                 Some(creation.unwrap_or("if_required")) } else { Some("always") },
             "currency": currency, "expires_at": expires_at, "allow_promotion_codes": allow_codes, "ui_mode": "hosted_page",
             "payment_status": if mode == "setup" { "no_payment_required" } else { "unpaid" }, "discounts": discounts,
-            "url": format!("{}/_dev/stripe/checkout/{id}", s.rules.public_url),
+            "url": format!("{}/_dev/stripe/checkout/{id}", s.settings.public_url),
             "payment_method_collection": if mode == "subscription" { Some("always") } else { None },
             "automatic_tax": {"enabled": taxed, "liability": if taxed { json!({"type": "self"}) } else { Value::Null },
                 "provider": null, "status": if taxed { Some("requires_location_inputs") } else { None }},

@@ -1,48 +1,56 @@
 //! What people, banks and time do to an account: the handles that tests and pages turn.
 
-use serde_json::Value;
+use std::sync::{Arc, atomic::Ordering};
+
+use serde_json::{Map, Value, json};
+use tenantry_domain::Millis;
 
 use super::{
-    Stripe, calendar, checkout, checkout_payment,
-    deliverer::delay,
-    disputes,
+    StripeSandbox, calendar, checkout, checkout_payment, disputes,
     error::{Answer, StripeError},
-    events::{Delivery, Queued, sign},
+    events::{Queued, SignedDelivery},
     intents::{self, Outcome},
-    invoice_payments, invoices, lifecycle,
-    object::Kind,
+    invoice_payments, invoices,
+    object::{Kind, text},
+    params::Params,
     refunds,
     settings::{Card, Fault, Payer, Settings},
     state::State,
 };
+use crate::TurnableClock;
 
-impl Stripe {
-    /// The double's time, in seconds since the epoch.
+impl StripeSandbox {
+    /// The clock's time in seconds since the epoch, once everything is done that was due by then.
     #[must_use]
     pub fn now(&self) -> i64 {
         self.lock().now
     }
 
-    /// Puts the double ahead of its clock by so many seconds more, and does what was due meanwhile. Signatures keep to
-    /// the clock, as they do with Stripe's test clocks.
-    pub fn advance(&self, seconds: i64) {
-        let mut s = self.lock();
-        s.ahead += seconds.max(0);
-        let until = s.now + seconds.max(0);
-        lifecycle::run(&mut s, until);
+    /// Turns the clock, and does what was due meanwhile.
+    pub fn advance(&self, millis: Millis) {
+        self.clock().advance(millis.max(0));
+        drop(self.lock());
     }
 
-    /// Puts the double ahead by calendar months.
+    /// Turns the clock by calendar months.
     pub fn advance_months(&self, months: i64) {
         let now = self.now();
-        self.advance(calendar::after(now, calendar::Unit::Month, months) - now);
+        self.advance((calendar::after(now, calendar::Unit::Month, months) - now).saturating_mul(1000));
+    }
+
+    /// Somebody pays at a checkout session, with a card that pays.
+    ///
+    /// # Errors
+    /// When the session is not open.
+    pub fn pay(&self, session: &str) -> Result<(), StripeError> {
+        self.pay_as(session, &Payer::default())
     }
 
     /// Somebody pays at a checkout session.
     ///
     /// # Errors
     /// When the session is not open, or the card declines: then another can be tried.
-    pub fn complete(&self, session: &str, payer: &Payer) -> Result<(), StripeError> {
+    pub fn pay_as(&self, session: &str, payer: &Payer) -> Result<(), StripeError> {
         checkout_payment::complete(&mut self.lock(), session, payer)
     }
 
@@ -52,7 +60,7 @@ impl Stripe {
     /// When the session is not open.
     pub fn decline(&self, session: &str) -> Result<(), StripeError> {
         let payer = Payer { card: Card::Declines, ..Payer::default() };
-        match self.complete(session, &payer) {
+        match self.pay_as(session, &payer) {
             Err(error) if error.kind != "card_error" => Err(error),
             _ => Ok(()),
         }
@@ -106,6 +114,26 @@ impl Stripe {
         Ok(())
     }
 
+    /// Somebody pays an invoice on its page.
+    ///
+    /// # Errors
+    /// When the invoice is not open, or the card declines.
+    pub fn pay_invoice(&self, invoice: &str) -> Result<(), StripeError> {
+        let by_hand = Map::from_iter([("off_session".to_owned(), json!("false"))]);
+        invoices::pay(&mut self.lock(), invoice, Params::new(by_hand)).map(drop)
+    }
+
+    /// The merchant refunds a charge in the dashboard: `amount` of it, or all that is left.
+    ///
+    /// # Errors
+    /// When there is not so much left.
+    pub fn refund(&self, charge: &str, amount: Option<i64>) -> Result<String, StripeError> {
+        let mut params = Map::from_iter([("charge".to_owned(), json!(charge))]);
+        params.extend(amount.map(|amount| ("amount".to_owned(), json!(amount.to_string()))));
+        let refund = refunds::create(&mut self.lock(), Params::new(params))?;
+        Ok(text(&refund, "id").to_owned())
+    }
+
     /// A bank opens a dispute about a charge, about all of it when no amount is given, and says why (`fraudulent`).
     ///
     /// # Errors
@@ -150,37 +178,33 @@ impl Stripe {
     /// Takes every delivery that waits, in the order of the events, signed now. They count as made only when
     /// [`acknowledge`](Self::acknowledge) says so, and are not made again by themselves.
     #[must_use]
-    pub fn take(&self) -> Vec<Delivery> {
+    pub fn take_events(&self) -> Vec<SignedDelivery> {
         let mut s = self.lock();
         let queued = std::mem::take(&mut s.queue);
         queued.iter().filter_map(|queued| self.sealed(&s, queued)).collect()
     }
 
     /// A delivery, signed now.
-    pub(super) fn sealed(&self, s: &State, queued: &Queued) -> Option<Delivery> {
-        s.delivery(queued, &self.settings().endpoints, self.settings().clock.now().div_euclid(1000))
+    pub(super) fn sealed(&self, s: &State, queued: &Queued) -> Option<SignedDelivery> {
+        let event = s.get(Kind::Event, &queued.event)?;
+        Some(SignedDelivery::new(event, queued.attempts, &s.settings.webhook_secret, self.seconds()))
     }
 
     /// The delivery once more, signed now: Stripe signs every attempt anew.
     #[must_use]
-    pub fn signed_again(&self, delivery: &Delivery) -> Delivery {
-        let now = self.settings().clock.now().div_euclid(1000);
-        let secret = self.settings().endpoints.get(delivery.endpoint).map_or("", |endpoint| endpoint.secret.as_str());
-        Delivery { signature: sign(&delivery.body, secret, now), ..delivery.clone() }
+    pub fn signed_again(&self, delivery: &SignedDelivery) -> SignedDelivery {
+        let mut again = delivery.clone();
+        again.sign(&self.lock().settings.webhook_secret, self.seconds());
+        again
+    }
+
+    fn seconds(&self) -> i64 {
+        self.clock().now().div_euclid(1000)
     }
 
     /// The endpoint took the delivery.
-    pub fn acknowledge(&self, delivery: &Delivery) {
+    pub fn acknowledge(&self, delivery: &SignedDelivery) {
         self.lock().delivered(&delivery.event);
-    }
-
-    /// The endpoint did not take the delivery: it waits for its next attempt.
-    pub(super) fn put_back(&self, delivery: &Delivery) {
-        let attempts = delivery.attempts + 1;
-        let Some(delay) = delay(attempts) else { return };
-        let due = self.settings().clock.now() + delay;
-        let again = Queued { event: delivery.event.clone(), endpoint: delivery.endpoint, attempts, due };
-        self.lock().queue.push(again);
     }
 
     /// Delivers an event once more, whatever became of it.
@@ -188,7 +212,7 @@ impl Stripe {
     /// # Errors
     /// When there is no such event.
     pub fn repeat(&self, event: &str) -> Result<(), StripeError> {
-        self.lock().repeat(event, &self.settings().endpoints)
+        self.lock().repeat(event)
     }
 
     /// Holds deliveries back, or lets them go.
@@ -211,8 +235,15 @@ impl Stripe {
     ///
     /// # Errors
     /// When `saved` is nothing that was written so.
-    pub fn restored(settings: Settings, saved: &str) -> Result<Self, serde_json::Error> {
-        Ok(Self::with_state(settings, serde_json::from_str(saved)?))
+    pub fn restored(clock: Arc<dyn TurnableClock>, settings: Settings, saved: &str) -> Result<Self, serde_json::Error> {
+        Ok(Self::with_state(clock, settings, serde_json::from_str(saved)?))
+    }
+
+    /// Counts up with every change, so that one knows when to save.
+    #[must_use]
+    pub fn changes(&self) -> u64 {
+        drop(self.lock());
+        self.inner.changes.load(Ordering::SeqCst)
     }
 
     /// Does something that a page asks for, and says why not.

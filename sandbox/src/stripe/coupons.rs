@@ -140,7 +140,9 @@ impl Reduction {
                     Self::of_code(&s.referred(Kind::PromotionCode, &code, &group.name("promotion_code"))?)
                 }
                 _ => {
-                    return Err(StripeError::invalid("A discount names a coupon or a promotion code").param("discounts"));
+                    return Err(
+                        StripeError::invalid("A discount names a coupon or a promotion code").param("discounts")
+                    );
                 }
             };
             group.done()?;

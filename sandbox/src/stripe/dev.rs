@@ -12,7 +12,7 @@ use http::StatusCode;
 use serde_json::Value;
 
 use super::{
-    Stripe,
+    PATH, StripeSandbox,
     calendar::{DAY, HOUR, moment},
     error::{Answer, StripeError},
     object::{Kind, int, text},
@@ -23,10 +23,8 @@ use super::{
 
 /// The newest that are shown of each kind.
 const SHOWN: usize = 50;
-/// Where the page is.
-const PATH: &str = "/_dev/stripe";
 
-pub(super) fn router() -> Router<Stripe> {
+pub(super) fn router() -> Router<StripeSandbox> {
     Router::new().route(PATH, get(page).post(act))
 }
 
@@ -76,7 +74,7 @@ const SECTIONS: [Section; 6] = [
     }),
 ];
 
-async fn page(Extract(stripe): Extract<Stripe>) -> Response {
+async fn page(Extract(stripe): Extract<StripeSandbox>) -> Response {
     let s = stripe.lock();
     let mut body = format!("<p>It is {} here.</p><p>", moment(s.now));
     for (action, label) in [("hour", "An hour on"), ("day", "A day on"), ("month", "A month on")] {
@@ -131,20 +129,20 @@ fn cell(object: &Value, column: &str) -> String {
     }
 }
 
-async fn act(Extract(stripe): Extract<Stripe>, body: String) -> Response {
+async fn act(Extract(stripe): Extract<StripeSandbox>, body: String) -> Response {
     match carry_out(&stripe, &body) {
         Ok(()) => Redirect::to(PATH).into_response(),
         Err(error) => refusal(&error),
     }
 }
 
-fn carry_out(stripe: &Stripe, body: &str) -> Answer<()> {
+fn carry_out(stripe: &StripeSandbox, body: &str) -> Answer<()> {
     let mut click = Click::read(body)?;
     let id = click.field("id")?;
     let id = id.as_str();
     match click.field("action")?.as_str() {
-        "hour" => stripe.advance(HOUR),
-        "day" => stripe.advance(DAY),
+        "hour" => stripe.advance(HOUR * 1000),
+        "day" => stripe.advance(DAY * 1000),
         "month" => stripe.advance_months(1),
         "hold" => stripe.hold(true),
         "release" => stripe.hold(false),

@@ -3,6 +3,7 @@
 
 use aws_lc_rs::hmac;
 use data_encoding::HEXLOWER;
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -11,9 +12,11 @@ use super::{
     listing::{Page, page},
     object::{Kind, int, text, with},
     params::Params,
-    settings::{API_VERSION, Endpoint},
+    settings::API_VERSION,
     state::State,
 };
+
+const SIGNATURE: HeaderName = HeaderName::from_static("stripe-signature");
 
 /// Why something happens: by which request, or by itself.
 #[derive(Debug, Clone, Default)]
@@ -26,29 +29,55 @@ pub(super) struct Cause {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Queued {
     pub(super) event: String,
-    /// Position among the endpoints.
-    pub(super) endpoint: usize,
     /// How often it was tried.
     pub(super) attempts: usize,
     /// Not before this, in milliseconds of the clock.
     pub(super) due: i64,
 }
 
-/// A delivery of an event to an endpoint, ready to be sent.
+/// A delivery of an event, ready to be sent: a POST of `body` with `headers`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Delivery {
+pub struct SignedDelivery {
     /// Id of the event.
     pub event: String,
     /// Its type, `invoice.paid`.
     pub kind: String,
-    /// Where it goes.
-    pub url: String,
+    /// `Content-Type`, `User-Agent`, `Stripe-Signature`.
+    pub headers: HeaderMap,
     /// The raw body: the event as JSON.
     pub body: String,
-    /// The header `Stripe-Signature`.
-    pub signature: String,
-    pub(super) endpoint: usize,
     pub(super) attempts: usize,
+}
+
+impl SignedDelivery {
+    pub(super) fn new(event: &Value, attempts: usize, secret: &str, at: i64) -> Self {
+        let body = serde_json::to_string_pretty(event).unwrap_or_default();
+        let mut delivery = Self {
+            event: text(event, "id").to_owned(),
+            kind: text(event, "type").to_owned(),
+            headers: HeaderMap::new(),
+            body,
+            attempts,
+        };
+        let (json, agent) = ("application/json; charset=utf-8", "Stripe/1.0 (+https://stripe.com/docs/webhooks)");
+        delivery.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(json));
+        delivery.headers.insert(header::USER_AGENT, HeaderValue::from_static(agent));
+        delivery.sign(secret, at);
+        delivery
+    }
+
+    /// Signs at `at`, over what it was signed with before.
+    pub(super) fn sign(&mut self, secret: &str, at: i64) {
+        if let Ok(signature) = HeaderValue::from_str(&sign(&self.body, secret, at)) {
+            self.headers.insert(SIGNATURE, signature);
+        }
+    }
+
+    /// The header `Stripe-Signature`.
+    #[must_use]
+    pub fn signature(&self) -> &str {
+        self.headers.get(SIGNATURE).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    }
 }
 
 /// `t=…,v1=…` over `t.body` with HMAC-SHA256: <https://docs.stripe.com/webhooks#verify-manually>.
@@ -58,12 +87,8 @@ pub(super) fn sign(body: &str, secret: &str, at: i64) -> String {
     format!("t={at},v1={}", HEXLOWER.encode(tag.as_ref()))
 }
 
-fn wants(endpoint: &Endpoint, kind: &str) -> bool {
-    endpoint.events.iter().any(|wanted| wanted == "*" || wanted == kind)
-}
-
 impl State {
-    /// Makes an event of `object` as it is now. Who gets it is decided by [`address`](Self::address).
+    /// Makes an event of `object` as it is now, and queues it.
     pub(super) fn emit(&mut self, kind: &str, object: Value, previous: Option<Map<String, Value>>) {
         let id = self.new_id(Kind::Event);
         let mut data = json!({ "object": object });
@@ -76,56 +101,23 @@ impl State {
             "created": self.now,
             "data": data,
             "type": kind,
-            "pending_webhooks": 0,
+            "pending_webhooks": 1,
             "request": {"id": self.cause.request, "idempotency_key": self.cause.key},
         });
         self.put(Kind::Event, with("event", event));
-        self.fresh.push(id);
-    }
-
-    /// Queues the events that are new for every endpoint that wants them.
-    pub(super) fn address(&mut self, endpoints: &[Endpoint]) {
-        for event in std::mem::take(&mut self.fresh) {
-            let Some(kind) = self.get(Kind::Event, &event).map(|event| text(event, "type").to_owned()) else {
-                continue;
-            };
-            let wanting = endpoints.iter().enumerate().filter(|(_, endpoint)| wants(endpoint, &kind));
-            let queued: Vec<_> =
-                wanting.map(|(endpoint, _)| Queued { event: event.clone(), endpoint, attempts: 0, due: 0 }).collect();
-            self.set(Kind::Event, &event, json!({ "pending_webhooks": queued.len() }));
-            self.queue.extend(queued);
-        }
+        self.queue.push(Queued { event: id, attempts: 0, due: 0 });
     }
 
     /// Queues an event once more, whatever became of it.
-    pub(super) fn repeat(&mut self, event: &str, endpoints: &[Endpoint]) -> Answer<()> {
-        let kind = text(&self.named(Kind::Event, event)?, "type").to_owned();
-        let wanting = endpoints.iter().enumerate().filter(|(_, endpoint)| wants(endpoint, &kind));
-        let queued = wanting.map(|(endpoint, _)| Queued { event: event.to_owned(), endpoint, attempts: 0, due: 0 });
-        self.queue.extend(queued);
+    pub(super) fn repeat(&mut self, event: &str) -> Answer<()> {
+        self.named(Kind::Event, event)?;
+        self.queue.push(Queued { event: event.to_owned(), attempts: 0, due: 0 });
         Ok(())
     }
 
-    /// Makes a delivery of what is queued, signed at `at`.
-    pub(super) fn delivery(&self, queued: &Queued, endpoints: &[Endpoint], at: i64) -> Option<Delivery> {
-        let endpoint = endpoints.get(queued.endpoint)?;
-        let event = self.get(Kind::Event, &queued.event)?;
-        let body = serde_json::to_string_pretty(event).ok()?;
-        Some(Delivery {
-            event: queued.event.clone(),
-            kind: text(event, "type").to_owned(),
-            url: endpoint.url.clone(),
-            signature: sign(&body, &endpoint.secret, at),
-            body,
-            endpoint: queued.endpoint,
-            attempts: queued.attempts,
-        })
-    }
-
-    /// An endpoint took an event: one delivery less to make.
+    /// The endpoint took an event.
     pub(super) fn delivered(&mut self, event: &str) {
-        let left = self.get(Kind::Event, event).map_or(0, |event| int(event, "pending_webhooks"));
-        self.set(Kind::Event, event, json!({ "pending_webhooks": (left - 1).max(0) }));
+        self.set(Kind::Event, event, json!({ "pending_webhooks": 0 }));
     }
 }
 

@@ -117,7 +117,7 @@ pub(super) fn finalize(s: &mut State, id: &str) {
         .map_or_else(String::new, |customer| text(customer, "invoice_prefix").to_owned());
     let mut transitions = invoice["status_transitions"].clone();
     transitions["finalized_at"] = json!(s.now);
-    let url = &s.rules.public_url;
+    let url = &s.settings.public_url;
     let page = format!("{url}/_dev/stripe/invoice/{id}");
     overlay(
         &mut changes,
@@ -184,7 +184,7 @@ fn failed(s: &mut State, invoice: &Value, scheduled: bool, action: bool) {
     let waits = text(invoice, "billing_reason") == "subscription_create"
         || s.pending.get(subscription_of(invoice)).is_some_and(|pending| pending.invoice == id);
     let planned = int(invoice, "next_payment_attempt");
-    let days = usize::try_from(count - 1).ok().and_then(|done| s.rules.retry_days.get(done).copied());
+    let days = usize::try_from(count - 1).ok().and_then(|done| s.settings.retry_days.get(done).copied());
     let next = match (waits, scheduled || planned == 0) {
         (true, _) => None,
         (false, true) => days.map(|days| s.now + days * DAY),

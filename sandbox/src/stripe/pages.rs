@@ -10,7 +10,7 @@ use http::{StatusCode, header};
 use serde_json::Value;
 
 use super::{
-    Stripe,
+    StripeSandbox,
     calendar::moment,
     checkout,
     error::{Answer, StripeError},
@@ -29,7 +29,7 @@ const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:64rem;mar
      .double{background:#fff3cd;border:1px solid #d39e00;padding:.5rem 1rem}.wrong{color:#b00020}\
      form{display:inline}button{font:inherit;margin:.1rem}code{font-size:.85em}input{font:inherit}";
 
-pub(super) fn router() -> Router<Stripe> {
+pub(super) fn router() -> Router<StripeSandbox> {
     Router::new()
         .route("/_dev/stripe/checkout/{id}", get(checkout_page).post(checkout_click))
         .route("/_dev/stripe/portal/{id}", get(portal_page).post(portal_click))
@@ -88,11 +88,11 @@ fn button(action: &str, label: &str) -> String {
     format!("<button name=\"action\" value=\"{action}\">{label}</button> ")
 }
 
-async fn checkout_page(Extract(stripe): Extract<Stripe>, Path(id): Path<String>) -> Response {
+async fn checkout_page(Extract(stripe): Extract<StripeSandbox>, Path(id): Path<String>) -> Response {
     show_checkout(&stripe, &id, None)
 }
 
-fn show_checkout(stripe: &Stripe, id: &str, wrong: Option<&StripeError>) -> Response {
+fn show_checkout(stripe: &StripeSandbox, id: &str, wrong: Option<&StripeError>) -> Response {
     let s = stripe.lock();
     let session = match s.named(Kind::Session, id) {
         Ok(session) => session,
@@ -154,11 +154,11 @@ impl Click {
     }
 }
 
-async fn checkout_click(Extract(stripe): Extract<Stripe>, Path(id): Path<String>, body: String) -> Response {
+async fn checkout_click(Extract(stripe): Extract<StripeSandbox>, Path(id): Path<String>, body: String) -> Response {
     click_checkout(&stripe, &id, &body).unwrap_or_else(|error| refusal(&error))
 }
 
-fn click_checkout(stripe: &Stripe, id: &str, body: &str) -> Answer<Response> {
+fn click_checkout(stripe: &StripeSandbox, id: &str, body: &str) -> Answer<Response> {
     let mut click = Click::read(body)?;
     let session = stripe.with(|s| checkout::open(s, id, "paid"))?;
     let action = click.field("action")?;
@@ -183,13 +183,13 @@ fn click_checkout(stripe: &Stripe, id: &str, body: &str) -> Answer<Response> {
         promotion_code: some(click.field("code")?),
         delayed: action == "delayed",
     };
-    Ok(match stripe.complete(id, &payer) {
+    Ok(match stripe.pay_as(id, &payer) {
         Ok(()) => Redirect::to(&text(&session, "success_url").replace("{CHECKOUT_SESSION_ID}", id)).into_response(),
         Err(error) => show_checkout(stripe, id, Some(&error)),
     })
 }
 
-async fn portal_page(Extract(stripe): Extract<Stripe>, Path(id): Path<String>) -> Response {
+async fn portal_page(Extract(stripe): Extract<StripeSandbox>, Path(id): Path<String>) -> Response {
     let s = stripe.lock();
     let (session, shown) =
         match s.named(Kind::PortalSession, &id).and_then(|session| Ok((session, portal::subscriptions_of(&s, &id)?))) {
@@ -219,7 +219,7 @@ async fn portal_page(Extract(stripe): Extract<Stripe>, Path(id): Path<String>) -
     document(StatusCode::OK, "Customer portal", &body)
 }
 
-async fn portal_click(Extract(stripe): Extract<Stripe>, Path(id): Path<String>, body: String) -> Response {
+async fn portal_click(Extract(stripe): Extract<StripeSandbox>, Path(id): Path<String>, body: String) -> Response {
     let clicked = Click::read(&body).and_then(|mut click| {
         let ends = match click.field("action")?.as_str() {
             "cancel" => true,
@@ -235,7 +235,7 @@ async fn portal_click(Extract(stripe): Extract<Stripe>, Path(id): Path<String>, 
     }
 }
 
-async fn invoice_page(Extract(stripe): Extract<Stripe>, Path(id): Path<String>) -> Response {
+async fn invoice_page(Extract(stripe): Extract<StripeSandbox>, Path(id): Path<String>) -> Response {
     let invoice: Value = match stripe.with(|s| s.named(Kind::Invoice, &id)) {
         Ok(invoice) => invoice,
         Err(error) => return refusal(&error),

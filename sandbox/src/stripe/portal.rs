@@ -23,7 +23,7 @@ pub(super) fn create(s: &mut State, mut p: Params) -> Answer {
         return Err(StripeError::invalid("Not a valid URL").code("url_invalid").param("return_url"));
     }
     let id = s.new_id(Kind::PortalSession);
-    let url = format!("{}/_dev/stripe/portal/{id}", s.rules.public_url);
+    let url = format!("{}/_dev/stripe/portal/{id}", s.settings.public_url);
     let configuration = configuration.unwrap_or_else(|| "bpc_sandbox".to_owned());
     let session = json!({"id": id, "created": s.now, "customer": customer, "return_url": return_url, "url": url,
                          "configuration": configuration});

@@ -12,7 +12,7 @@ use super::{
     idempotency::Kept,
     object::{Kind, overlay, previous},
     pending::Pending,
-    settings::{Card, Fault, Rules},
+    settings::{Card, Fault, Settings},
 };
 
 /// The double's memory.
@@ -20,8 +20,6 @@ use super::{
 pub(super) struct State {
     /// Seconds since the epoch, as the double sees them. Never goes back.
     pub(super) now: i64,
-    /// Seconds by which [`advance`](super::Stripe::advance) has put the double ahead of the clock.
-    pub(super) ahead: i64,
     ids: u64,
     tables: BTreeMap<Kind, Table>,
     /// How the card behind a payment method behaves.
@@ -38,16 +36,15 @@ pub(super) struct State {
     pub(super) queue: Vec<Queued>,
     /// Whether deliveries wait for somebody to let them go.
     pub(super) held: bool,
-    /// Events that nobody was told of yet.
-    pub(super) fresh: Vec<String>,
     /// The request that is being served; `None` for what happens by itself.
     #[serde(skip)]
     pub(super) cause: Cause,
     /// What the next calls suffer.
     #[serde(skip)]
     pub(super) faults: VecDeque<Fault>,
+    /// Of the double that holds this.
     #[serde(skip)]
-    pub(super) rules: Rules,
+    pub(super) settings: Settings,
 }
 
 /// The objects of a kind, in the order in which they were made.
@@ -61,7 +58,12 @@ impl State {
     /// A new id: a counter, so that the same calls make the same ids.
     pub(super) fn id(&mut self, prefix: &str) -> String {
         self.ids += 1;
-        format!("{prefix}{}{:08}", self.rules.id_space, self.ids)
+        format!("{prefix}{:08}", self.ids)
+    }
+
+    /// How many ids were given out: nothing happens without an event, which takes one.
+    pub(super) const fn given_out(&self) -> u64 {
+        self.ids
     }
 
     pub(super) fn new_id(&mut self, kind: Kind) -> String {

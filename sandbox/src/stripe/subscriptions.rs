@@ -203,7 +203,7 @@ pub(super) fn payment_failed(s: &mut State, invoice: &Value, last: bool) {
     if !last || !["active", "trialing", "past_due"].contains(&status.as_str()) {
         return;
     }
-    match s.rules.after_retries {
+    match s.settings.after_retries {
         AfterRetries::Cancel => end(s, &id, "payment_failed"),
         AfterRetries::Unpaid => {
             s.change(Kind::Subscription, &id, "customer.subscription.updated", json!({ "status": "unpaid" }));
