@@ -74,6 +74,7 @@ mod pending;
 mod portal;
 mod preview;
 mod proration;
+mod purchase;
 mod refunds;
 mod serve;
 mod settings;
@@ -90,7 +91,7 @@ use std::{
     },
 };
 
-use axum::{Router, routing::any};
+use axum::{Router, middleware::from_fn, routing::any};
 use tokio::sync::Notify;
 
 pub use error::StripeError;
@@ -139,7 +140,8 @@ impl StripeSandbox {
     /// The same without the API at the top, for a process that has other routes there.
     pub fn mounted(&self) -> Router {
         let api = Router::new().route("/v1/{*call}", any(api::handle));
-        pages::router().merge(dev::router()).nest(PATH, api).with_state(self.clone())
+        let pages = pages::router().merge(dev::router()).layer(from_fn(pages::own_clicks));
+        pages.nest(PATH, api).with_state(self.clone())
     }
 
     fn clock(&self) -> &dyn TurnableClock {

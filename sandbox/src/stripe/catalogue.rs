@@ -67,6 +67,9 @@ pub(super) fn list_products(s: &State, mut p: Params) -> Answer {
     })
 }
 
+/// Stripe takes eight digits: <https://docs.stripe.com/currencies#minimum-and-maximum-charge-amounts>.
+pub(super) const DEAREST: i64 = 99_999_999;
+
 /// What a price costs and how often: what `POST /v1/prices` and the inline `price_data` of others have in common.
 struct Terms {
     currency: String,
@@ -81,8 +84,8 @@ fn terms(p: &mut Params) -> Answer<Terms> {
         return Err(StripeError::invalid(format!("Invalid currency: {currency}")).param(p.name("currency")));
     }
     let amount = p.int("unit_amount")?.ok_or_else(|| p.missing("unit_amount"))?;
-    if amount < 0 {
-        let message = "Invalid non-negative integer";
+    if !(0..=DEAREST).contains(&amount) {
+        let message = "Invalid integer: unit_amount must be from 0 to 99999999";
         return Err(StripeError::invalid(message).code("parameter_invalid_integer").param(p.name("unit_amount")));
     }
     let recurring = match p.group("recurring")? {

@@ -29,6 +29,10 @@ pub(super) struct Order {
     pub(super) without_method: Option<String>,
     pub(super) reduction: Option<Reduction>,
     pub(super) setup_future_usage: Option<String>,
+    /// The metadata of the invoice, when a purchase is to have one.
+    pub(super) invoice: Option<Value>,
+    /// What a purchase was reduced by, once it is made.
+    pub(super) discount: Option<String>,
 }
 
 /// A line of an order.
@@ -38,6 +42,9 @@ pub(super) struct Ordered {
     pub(super) price: String,
     pub(super) quantity: i64,
 }
+
+/// Of one thing in one order.
+const MOST: i64 = 999_999;
 
 /// A trial to be.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
@@ -107,6 +114,7 @@ pub(super) fn create(s: &mut State, mut p: Params) -> Answer {
     let mut order = Order { metadata: json!({}), ..Order::default() };
     details(s, &mut p, mode, &mut order)?;
     order.reduction = Reduction::take(s, &mut p)?;
+    order.invoice = invoice_creation(&mut p, mode)?;
     let allow_codes = p.flag("allow_promotion_codes")?;
     if order.reduction.is_some() && allow_codes == Some(true) {
         let message = "You may only specify one of these parameters: allow_promotion_codes, discounts.";
@@ -181,8 +189,8 @@ fn lines(s: &State, p: &mut Params, mode: &str) -> Answer<(Vec<(Chosen, i64)>, V
     let (mut lines, mut prices, mut recurring, mut kept) = (vec![], vec![], 0, vec![]);
     for mut group in groups {
         let quantity = group.int("quantity")?.ok_or_else(|| group.missing("quantity"))?;
-        if quantity < 1 {
-            let message = "Invalid integer: quantity must be greater than or equal to 1";
+        if !(1..=MOST).contains(&quantity) {
+            let message = "Invalid integer: quantity must be from 1 to 999999";
             return Err(StripeError::invalid(message).param(group.name("quantity")));
         }
         let name = group.name("price");
@@ -263,6 +271,24 @@ fn details(s: &State, p: &mut Params, mode: &str, order: &mut Order) -> Answer<(
         data.done()?;
     }
     Ok(())
+}
+
+/// `invoice_creation`, which purchases have; subscriptions have invoices anyway.
+fn invoice_creation(p: &mut Params, mode: &str) -> Answer<Option<Value>> {
+    let Some(mut group) = p.group("invoice_creation")? else { return Ok(None) };
+    let enabled = group.flag("enabled")?.ok_or_else(|| group.missing("enabled"))?;
+    let mut metadata = json!({});
+    if let Some(mut data) = group.group("invoice_data")? {
+        data.metadata(&mut metadata)?;
+        data.without_effect(&["description", "footer", "custom_fields", "rendering_options"]);
+        data.done()?;
+    }
+    group.done()?;
+    if enabled && mode != "payment" {
+        let message = "You can only enable invoice creation when `mode` is set to `payment`.";
+        return Err(StripeError::invalid(message).param("invoice_creation"));
+    }
+    Ok(enabled.then_some(metadata))
 }
 
 pub(super) fn list(s: &State, mut p: Params) -> Answer {

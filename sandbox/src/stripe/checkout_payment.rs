@@ -9,8 +9,9 @@ use super::{
     customers,
     error::{Answer, StripeError},
     intents::{self, Outcome},
+    invoice_lines::Line,
     object::{Kind, int, overlay, text},
-    payment_methods,
+    payment_methods, purchase,
     settings::{Card, Payer},
     setup,
     state::State,
@@ -37,7 +38,9 @@ pub(super) fn complete(s: &mut State, id: &str, payer: &Payer) -> Answer<()> {
     }
     let customer = match session["customer"].as_str() {
         Some(customer) => Some(customer.to_owned()),
-        None if text(&session, "customer_creation") == "always" => Some(customers::from_checkout(s, email.as_deref())),
+        None if text(&session, "customer_creation") == "always" || has_invoice(s, id) => {
+            Some(customers::from_checkout(s, email.as_deref()))
+        }
         None => None,
     };
     let method = payment_methods::make(s, payer.card, email.as_deref());
@@ -57,6 +60,10 @@ pub(super) fn complete(s: &mut State, id: &str, payer: &Payer) -> Answer<()> {
         _ => pay_once(s, id, &session, customer.as_deref(), &method, payer.delayed)?,
     };
     overlay(&mut changes, done);
+    if mode == "payment" {
+        let paid = text(&changes, "payment_status") != "unpaid";
+        overlay(&mut changes, bought(s, id, customer.as_deref(), paid));
+    }
     s.change(Kind::Session, id, "checkout.session.completed", changes);
     Ok(())
 }
@@ -151,6 +158,33 @@ fn pay_once(
     Ok(json!({"payment_intent": intent, "payment_status": "paid"}))
 }
 
+fn has_invoice(s: &State, id: &str) -> bool {
+    s.orders.get(id).is_some_and(|order| order.invoice.is_some())
+}
+
+/// What was bought once is bought: its promotion code is used, and its invoice written when the money is there.
+fn bought(s: &mut State, id: &str, customer: Option<&str>, paid: bool) -> Value {
+    if let Some(reduction) = s.orders.get(id).and_then(|order| order.reduction.clone()) {
+        let discount = reduction.redeem(s, customer, None, Some(id));
+        if let Some(order) = s.orders.get_mut(id) {
+            order.discount = Some(discount);
+        }
+    }
+    if paid { invoice(s, id, customer.unwrap_or_default()) } else { json!({}) }
+}
+
+/// The invoice of a purchase, when it is to have one.
+fn invoice(s: &mut State, id: &str, customer: &str) -> Value {
+    let Some(order) = s.orders.get(id).cloned() else { return json!({}) };
+    let Some(metadata) = order.invoice else { return json!({}) };
+    let items = order.items.iter().filter_map(|item| Some((s.get(Kind::Price, &item.price)?.clone(), item.quantity)));
+    let items: Vec<(Value, i64)> = items.collect();
+    let lines = items.iter().map(|(price, quantity)| Line::purchase(s, price, *quantity, customer)).collect();
+    let session = s.get(Kind::Session, id).cloned().unwrap_or_default();
+    let discount = order.discount.as_deref();
+    json!({ "invoice": purchase::invoice(s, &session, customer, lines, discount, metadata) })
+}
+
 /// A delayed payment ends.
 pub(super) fn settle(s: &mut State, id: &str, paid: bool) -> Answer<()> {
     let session = s.named(Kind::Session, id)?;
@@ -162,7 +196,8 @@ pub(super) fn settle(s: &mut State, id: &str, paid: bool) -> Answer<()> {
     match intents::settle(s, &intent, paid) {
         Outcome::Succeeded => {
             intents::save_method(s, &intent)?;
-            let changes = json!({ "payment_status": "paid" });
+            let mut changes = json!({ "payment_status": "paid" });
+            overlay(&mut changes, invoice(s, id, text(&session, "customer")));
             s.change(Kind::Session, id, "checkout.session.async_payment_succeeded", changes);
         }
         Outcome::Failed(_) | Outcome::RequiresAction => {

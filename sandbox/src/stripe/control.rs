@@ -220,6 +220,12 @@ impl StripeSandbox {
         self.lock().held = held;
     }
 
+    /// Delays what waits now by so many milliseconds.
+    pub fn delay(&self, millis: Millis) {
+        let due = self.clock().now().saturating_add(millis);
+        self.lock().queue.iter_mut().for_each(|queued| queued.due = queued.due.max(due));
+    }
+
     /// Turns the order of the waiting deliveries around.
     pub fn reverse(&self) {
         self.lock().queue.reverse();

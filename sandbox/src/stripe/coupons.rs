@@ -173,7 +173,7 @@ impl Reduction {
     pub(super) fn redeem(
         &self,
         s: &mut State,
-        customer: &str,
+        customer: Option<&str>,
         subscription: Option<&str>,
         session: Option<&str>,
     ) -> String {

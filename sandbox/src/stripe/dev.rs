@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::{
     PATH, StripeSandbox,
-    calendar::{DAY, HOUR, moment},
+    calendar::{DAY, HOUR, MINUTE, moment},
     error::{Answer, StripeError},
     object::{Kind, int, text},
     pages::{Click, document, escape, money, refusal},
@@ -40,7 +40,7 @@ fn act_button(action: &str, id: &str, label: &str) -> String {
 /// The title of a table, the kind it shows, its columns, and the buttons of a row.
 type Section = (&'static str, Kind, &'static [&'static str], fn(&Value) -> String);
 
-const SECTIONS: [Section; 6] = [
+const SECTIONS: [Section; 7] = [
     ("Checkout sessions", Kind::Session, &["mode", "status", "payment_status", "customer", "url"], |session| {
         if text(session, "payment_status") == "unpaid" && text(session, "status") == "complete" {
             act_button("settle", text(session, "id"), "Settles") + &act_button("fail", text(session, "id"), "Fails")
@@ -52,18 +52,32 @@ const SECTIONS: [Section; 6] = [
         let id = text(customer, "id");
         act_button("cards_pay", id, "Cards pay") + &act_button("cards_decline", id, "Cards decline")
     }),
-    ("Subscriptions", Kind::Subscription, &["customer", "status", "cancel_at", "latest_invoice"], |_| String::new()),
+    ("Subscriptions", Kind::Subscription, &["customer", "status", "trial_end", "cancel_at", "latest_invoice"], |_| {
+        String::new()
+    }),
     (
         "Invoices",
         Kind::Invoice,
         &["customer", "status", "billing_reason", "amount_due", "next_payment_attempt"],
-        |_| String::new(),
+        |invoice| {
+            let id = text(invoice, "id");
+            if text(invoice, "status") == "open" { act_button("pay_invoice", id, "Pay") } else { String::new() }
+        },
     ),
+    ("Payment intents", Kind::PaymentIntent, &["customer", "status", "amount"], |intent| {
+        if text(intent, "status") != "requires_action" {
+            return String::new();
+        }
+        act_button("confirm", text(intent, "id"), "Holder confirms")
+            + &act_button("deny", text(intent, "id"), "Refuses")
+    }),
     ("Charges", Kind::Charge, &["customer", "status", "amount", "amount_refunded", "disputed"], |charge| {
         if charge["disputed"] == true || charge["paid"] != true {
             String::new()
         } else {
-            act_button("dispute", text(charge, "id"), "Dispute")
+            let id = text(charge, "id");
+            let refund = if charge["refunded"] == true { String::new() } else { act_button("refund", id, "Refund") };
+            refund + &act_button("dispute", id, "Dispute")
         }
     }),
     ("Disputes", Kind::Dispute, &["charge", "status", "amount", "reason"], |dispute| {
@@ -82,6 +96,7 @@ async fn page(Extract(stripe): Extract<StripeSandbox>) -> Response {
     }
     let _ = write!(body, "</p><h2>Webhooks</h2><p>{} wait{}. ", s.queue.len(), if s.held { ", held" } else { "" });
     body += &if s.held { act_button("release", "", "Let them go") } else { act_button("hold", "", "Hold them") };
+    body += &act_button("delay", "", "Delay them by a minute");
     body += &act_button("reverse", "", "Turn their order around");
     body += "</p>";
     for section in SECTIONS {
@@ -121,7 +136,7 @@ fn cell(object: &Value, column: &str) -> String {
         ("url", Value::String(url)) => format!("<a href=\"{}\">page</a>", escape(url)),
         (_, Value::String(text)) => escape(text),
         (name, Value::Number(number)) => match number.as_i64() {
-            Some(at) if name == "cancel_at" || name == "next_payment_attempt" => moment(at),
+            Some(at) if ["cancel_at", "trial_end", "next_payment_attempt"].contains(&name) => moment(at),
             Some(amount) if name.starts_with("amount") => money(amount, text(object, "currency")),
             _ => number.to_string(),
         },
@@ -152,6 +167,11 @@ fn carry_out(stripe: &StripeSandbox, body: &str) -> Answer<()> {
         "cards_decline" => stripe.set_cards(id, Card::Declines)?,
         "settle" => stripe.settle(id, true)?,
         "fail" => stripe.settle(id, false)?,
+        "delay" => stripe.delay(MINUTE * 1000),
+        "confirm" => stripe.authenticate(id, true)?,
+        "deny" => stripe.authenticate(id, false)?,
+        "pay_invoice" => stripe.pay_invoice(id)?,
+        "refund" => drop(stripe.refund(id, None)?),
         "dispute" => drop(stripe.open_dispute(id, None, "fraudulent")?),
         "win" => stripe.close_dispute(id, true)?,
         "lose" => stripe.close_dispute(id, false)?,

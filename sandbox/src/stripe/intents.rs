@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{
+    catalogue::DEAREST,
     charges, customers,
     error::{Answer, StripeError},
     listing::{Page, page},
@@ -158,8 +159,8 @@ pub(super) fn create(s: &mut State, mut p: Params) -> Answer {
         "return_url",
     ]);
     p.done()?;
-    if amount < 1 {
-        let message = "Invalid positive integer";
+    if !(1..=DEAREST).contains(&amount) {
+        let message = "Invalid integer: amount must be from 1 to 99999999";
         return Err(StripeError::invalid(message).code("parameter_invalid_integer").param("amount"));
     }
     if amount < 50 && currency == "usd" {

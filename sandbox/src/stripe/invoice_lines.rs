@@ -54,6 +54,22 @@ impl Line {
         Self { amount: 0, description, ..Self::period(s, item) }
     }
 
+    /// Something that is bought once, as an invoice item.
+    pub(super) fn purchase(s: &mut State, price: &Value, quantity: i64, customer: &str) -> Self {
+        let mut line = Self {
+            amount: int(price, "unit_amount").saturating_mul(quantity),
+            description: product_name(s, price),
+            period: (s.now, s.now),
+            price: price.clone(),
+            quantity,
+            item: None,
+            proration: false,
+            invoice_item: None,
+        };
+        line.invoice_item = Some(line.keep_for_later(s, customer, None));
+        line
+    }
+
     pub(super) fn to_json(&self, id: &str, invoice: &str, subscription: Option<&str>) -> Value {
         let parent = match &self.invoice_item {
             Some(item) => json!({
@@ -83,20 +99,24 @@ impl Line {
         )
     }
 
-    /// Keeps the line for the next invoice.
-    pub(super) fn keep_for_later(&self, s: &mut State, customer: &str, subscription: &str) {
+    /// Keeps the line as an invoice item, for the next invoice.
+    pub(super) fn keep_for_later(&self, s: &mut State, customer: &str, subscription: Option<&str>) -> String {
         let id = s.new_id(Kind::InvoiceItem);
+        let parent = subscription.map(|subscription| {
+            let details = json!({"subscription": subscription, "subscription_item": self.item});
+            json!({"type": "subscription_details", "subscription_details": details})
+        });
         let item = json!({
             "id": id, "date": s.now, "customer": customer, "amount": self.amount, "net_amount": self.amount,
             "currency": self.price["currency"], "description": self.description, "proration": self.proration,
             "period": {"start": self.period.0, "end": self.period.1}, "quantity": self.quantity,
             "quantity_decimal": self.quantity.to_string(),
-            "parent": {"type": "subscription_details", "subscription_details":
-                {"subscription": subscription, "subscription_item": self.item}},
+            "parent": parent,
             "pricing": {"type": "price_details", "unit_amount_decimal": self.price["unit_amount_decimal"],
                 "price_details": {"price": self.price["id"], "product": self.price["product"]}},
         });
         s.create(Kind::InvoiceItem, with("invoiceitem", item), "invoiceitem.created");
+        id
     }
 }
 

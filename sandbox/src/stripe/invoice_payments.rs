@@ -14,7 +14,7 @@ use super::{
 
 /// The intent with which an invoice is to be paid.
 pub(super) fn open(s: &mut State, invoice: &Value) {
-    let (id, customer) = (text(invoice, "id"), invoice["customer"].as_str());
+    let customer = invoice["customer"].as_str();
     let description = if text(invoice, "billing_reason") == "subscription_create" {
         "Subscription creation"
     } else {
@@ -30,9 +30,14 @@ pub(super) fn open(s: &mut State, invoice: &Value) {
             ..intents::Intent::default()
         },
     );
+    join(s, invoice, &intent);
+}
+
+/// Joins an invoice with the intent that pays it.
+pub(super) fn join(s: &mut State, invoice: &Value, intent: &str) {
     let payment = s.new_id(Kind::InvoicePayment);
     let object = json!({
-        "id": payment, "created": s.now, "invoice": id, "amount_requested": invoice["amount_due"],
+        "id": payment, "created": s.now, "invoice": invoice["id"], "amount_requested": invoice["amount_due"],
         "currency": invoice["currency"], "is_default": true, "status": "open",
         "payment": {"type": "payment_intent", "payment_intent": intent},
     });

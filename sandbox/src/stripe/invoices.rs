@@ -4,6 +4,7 @@
 use serde_json::{Value, json};
 
 use super::{
+    PATH,
     calendar::{DAY, HOUR},
     coupons,
     error::{Answer, StripeError},
@@ -111,26 +112,26 @@ pub(super) fn finalize(s: &mut State, id: &str) {
     let customer = text(&invoice, "customer").to_owned();
     let mut changes = balance(s, &customer, int(&invoice, "total"));
     let ending = changes["ending_balance"].clone();
-    let number = s.get(Kind::Customer, &customer).map_or(1, |customer| int(customer, "next_invoice_sequence"));
-    let prefix = s
-        .get(Kind::Customer, &customer)
-        .map_or_else(String::new, |customer| text(customer, "invoice_prefix").to_owned());
-    let mut transitions = invoice["status_transitions"].clone();
-    transitions["finalized_at"] = json!(s.now);
-    let url = &s.settings.public_url;
-    let page = format!("{url}/_dev/stripe/invoice/{id}");
-    overlay(
-        &mut changes,
-        json!({"status": "open", "number": format!("{prefix}-{number:04}"), "status_transitions": transitions,
-               "effective_at": s.now, "automatically_finalizes_at": null, "next_payment_attempt": null,
-               "hosted_invoice_url": page, "invoice_pdf": page}),
-    );
+    overlay(&mut changes, final_members(s, &invoice));
     s.change(Kind::Customer, &customer, "customer.updated", json!({"balance": ending}));
-    s.set(Kind::Customer, &customer, json!({"next_invoice_sequence": number + 1}));
     s.change(Kind::Invoice, id, "invoice.finalized", changes);
     if let Some(invoice) = s.get(Kind::Invoice, id).filter(|invoice| int(invoice, "amount_due") > 0).cloned() {
         invoice_payments::open(s, &invoice);
     }
+}
+
+/// The members of an invoice that is final; it takes its customer's next number.
+pub(super) fn final_members(s: &mut State, invoice: &Value) -> Value {
+    let (id, customer) = (text(invoice, "id"), text(invoice, "customer"));
+    let owner = s.get(Kind::Customer, customer).cloned().unwrap_or_default();
+    let number = int(&owner, "next_invoice_sequence").max(1);
+    s.set(Kind::Customer, customer, json!({"next_invoice_sequence": number + 1}));
+    let mut transitions = invoice["status_transitions"].clone();
+    transitions["finalized_at"] = json!(s.now);
+    let page = format!("{}{PATH}/invoice/{id}", s.settings.public_url);
+    json!({"status": "open", "number": format!("{}-{number:04}", text(&owner, "invoice_prefix")),
+           "status_transitions": transitions, "effective_at": s.now, "automatically_finalizes_at": null,
+           "next_payment_attempt": null, "hosted_invoice_url": page, "invoice_pdf": page})
 }
 
 /// Asks for the money. `present`: somebody is there who can confirm. `scheduled`: one of the attempts of the schedule.

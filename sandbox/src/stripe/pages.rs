@@ -2,11 +2,12 @@
 
 use axum::{
     Router,
-    extract::{Path, State as Extract},
+    extract::{Path, Request, State as Extract},
+    middleware::Next,
     response::{Html, IntoResponse, Redirect, Response},
     routing::get,
 };
-use http::{StatusCode, header};
+use http::{Method, StatusCode, header};
 use serde_json::Value;
 
 use super::{
@@ -33,7 +34,7 @@ pub(super) fn router() -> Router<StripeSandbox> {
     Router::new()
         .route("/_dev/stripe/checkout/{id}", get(checkout_page).post(checkout_click))
         .route("/_dev/stripe/portal/{id}", get(portal_page).post(portal_click))
-        .route("/_dev/stripe/invoice/{id}", get(invoice_page))
+        .route("/_dev/stripe/invoice/{id}", get(invoice_page).post(invoice_click))
 }
 
 /// A text that is shown as it is.
@@ -140,6 +141,16 @@ fn show_checkout(stripe: &StripeSandbox, id: &str, wrong: Option<&StripeError>) 
     document(StatusCode::OK, "Checkout", &body)
 }
 
+/// Refuses clicks that another site's page makes for whoever has it open: browsers say where a request comes from.
+/// <https://www.w3.org/TR/fetch-metadata/>
+pub(super) async fn own_clicks(request: Request, next: Next) -> Response {
+    let from = request.headers().get("sec-fetch-site").map(|from| from.to_str().unwrap_or_default());
+    if request.method() == Method::POST && !from.is_none_or(|from| ["same-origin", "none"].contains(&from)) {
+        return refusal(&StripeError::invalid("Another site asked for this").status(StatusCode::FORBIDDEN));
+    }
+    next.run(request).await
+}
+
 /// What a form of a page sent.
 pub(super) struct Click(Params);
 
@@ -236,7 +247,19 @@ async fn portal_click(Extract(stripe): Extract<StripeSandbox>, Path(id): Path<St
 }
 
 async fn invoice_page(Extract(stripe): Extract<StripeSandbox>, Path(id): Path<String>) -> Response {
-    let invoice: Value = match stripe.with(|s| s.named(Kind::Invoice, &id)) {
+    show_invoice(&stripe, &id, None)
+}
+
+async fn invoice_click(Extract(stripe): Extract<StripeSandbox>, Path(id): Path<String>, body: String) -> Response {
+    let clicked = Click::read(&body).and_then(|mut click| match click.field("action")?.as_str() {
+        "pay" => stripe.pay_invoice(&id),
+        _ => Err(StripeError::invalid("No such button")),
+    });
+    show_invoice(&stripe, &id, clicked.err().as_ref())
+}
+
+fn show_invoice(stripe: &StripeSandbox, id: &str, wrong: Option<&StripeError>) -> Response {
+    let invoice: Value = match stripe.with(|s| s.named(Kind::Invoice, id)) {
         Ok(invoice) => invoice,
         Err(error) => return refusal(&error),
     };
@@ -248,6 +271,12 @@ async fn invoice_page(Extract(stripe): Extract<StripeSandbox>, Path(id): Path<St
         body += &format!("<tr><td>{}</td><td>{amount}</td></tr>", escape(text(line, "description")));
     }
     body += &format!("<tr><th>Total</th><th>{}</th></tr></table>", money(int(&invoice, "total"), currency));
+    if let Some(error) = wrong {
+        body += &format!("<p class=\"wrong\">{}</p>", escape(&error.message));
+    }
+    if text(&invoice, "status") == "open" {
+        body += &format!("<form method=\"post\">{}</form>", button("pay", "Pay with the saved card"));
+    }
     document(StatusCode::OK, "Invoice", &body)
 }
 

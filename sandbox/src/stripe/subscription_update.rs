@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use super::{
-    calendar::next_boundary,
+    calendar::{DAY, next_boundary},
     catalogue::cycle,
     coupons::Reduction,
     error::{Answer, StripeError},
@@ -15,7 +15,9 @@ use super::{
     pending::{self, Pending},
     proration,
     state::State,
-    subscriptions::{self, automatic_tax, ending, item, method_for, one_cycle, period_end, recurring_price, would_pay},
+    subscriptions::{
+        self, automatic_tax, ending, item, method_for, one_cycle, period_end, quantity, recurring_price, would_pay,
+    },
 };
 
 /// What a call wants of the billing.
@@ -74,7 +76,7 @@ impl ItemWish {
         let wish = Self {
             id: group.some_text("id")?,
             price: group.some_text("price")?,
-            quantity: group.int("quantity")?,
+            quantity: quantity(&mut group)?,
             deleted: group.flag("deleted")?.unwrap_or(false),
         };
         if let Some(price) = &wish.price {
@@ -119,12 +121,12 @@ pub(super) fn outcome(s: &mut State, subscription: &Value, wish: &Wish) -> Answe
     let ends_trial = trialing && wish.trial_end == Some(TrialEnd::Now);
     let mut changes = json!({});
     match wish.trial_end {
-        Some(TrialEnd::At(end)) if trialing && end > s.now => {
+        Some(TrialEnd::At(end)) if trialing && (s.now + 1..=s.now + 730 * DAY).contains(&end) => {
             new.iter_mut().for_each(|item| item["current_period_end"] = json!(end));
             overlay(&mut changes, json!({"trial_end": end, "billing_cycle_anchor": end}));
         }
         Some(TrialEnd::At(_)) => {
-            let message = "The sandbox moves the end of a trial only while it lasts, and into the future";
+            let message = "The sandbox moves the end of a trial only while it lasts, and to within two years from now";
             return Err(StripeError::invalid(message).param("trial_end"));
         }
         Some(TrialEnd::Now) if trialing => overlay(&mut changes, json!({"trial_end": s.now, "status": "active"})),
@@ -152,6 +154,9 @@ pub(super) fn outcome(s: &mut State, subscription: &Value, wish: &Wish) -> Answe
         prorations.extend(new.iter().filter(|item| !had(item)).map(|item| proration::remaining(s, item, at)));
     }
     changes["items"] = pending::items(text(subscription, "id"), new);
+    if subscription["cancel_at_period_end"] == true {
+        changes["cancel_at"] = json!(period_end(&changes));
+    }
     let at_once = restart || (wish.proration == Some("always_invoice") && !prorations.is_empty());
     Ok(Outcome { changes, prorations, begun, at_once })
 }
@@ -298,7 +303,7 @@ pub(super) fn update(s: &mut State, id: &str, mut p: Params) -> Answer {
         return Err(StripeError::card("card_declined", "generic_decline", "Your card was declined."));
     }
     if let Some(reduction) = reduction {
-        let discount = reduction.redeem(s, text(&subscription, "customer"), Some(id), None);
+        let discount = reduction.redeem(s, subscription["customer"].as_str(), Some(id), None);
         changes["discounts"] = json!([discount]);
     }
     match billed {
@@ -321,7 +326,7 @@ fn bill(s: &mut State, id: &str, mut changes: Value, billed: Outcome, behavior: 
     if !billed.at_once {
         s.change(Kind::Subscription, id, "customer.subscription.updated", changes);
         for line in billed.prorations {
-            line.keep_for_later(s, text(&before, "customer"), id);
+            line.keep_for_later(s, text(&before, "customer"), Some(id));
         }
         return;
     }

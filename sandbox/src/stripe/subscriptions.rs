@@ -18,6 +18,9 @@ use super::{
     state::State,
 };
 
+/// Of one price.
+const MOST: i64 = 999_999;
+
 /// A subscription to be.
 pub(super) struct New {
     pub(super) customer: String,
@@ -104,7 +107,7 @@ pub(super) fn begin(s: &mut State, new: New) -> Answer<(String, Option<StripeErr
         let item_id = s.id("si_");
         items.push(item(s, &item_id, &id, price, *quantity, period));
     }
-    let discount = new.reduction.map(|it| it.redeem(s, &new.customer, Some(&id), new.session.as_deref()));
+    let discount = new.reduction.map(|it| it.redeem(s, Some(&new.customer), Some(&id), new.session.as_deref()));
     let trial = new.trial_end.is_some();
     let mut subscription = with(
         "subscription",
@@ -240,7 +243,7 @@ pub(super) fn create(s: &mut State, mut p: Params) -> Answer {
     for mut group in p.groups("items")?.ok_or_else(|| p.missing("items"))? {
         let price = group.required("price")?;
         recurring_price(s, &price, &group.name("price"))?;
-        items.push((price, group.int("quantity")?.unwrap_or(1)));
+        items.push((price, quantity(&mut group)?.unwrap_or(1)));
         group.done()?;
     }
     let mut metadata = json!({});
@@ -278,6 +281,18 @@ pub(super) fn create(s: &mut State, mut p: Params) -> Answer {
     s.named(Kind::Subscription, &id)
 }
 
+/// How many of a price.
+pub(super) fn quantity(group: &mut Params) -> Answer<Option<i64>> {
+    let quantity = group.int("quantity")?;
+    match quantity {
+        Some(many) if !(0..=MOST).contains(&many) => {
+            let message = "Invalid integer: quantity must be from 0 to 999999";
+            Err(StripeError::invalid(message).param(group.name("quantity")))
+        }
+        quantity => Ok(quantity),
+    }
+}
+
 /// `automatic_tax[enabled]`, which is passed through: the double knows no taxes.
 pub(super) fn automatic_tax(p: &mut Params) -> Answer<Option<bool>> {
     let Some(mut group) = p.group("automatic_tax")? else { return Ok(None) };
@@ -297,6 +312,10 @@ pub(super) fn trial(p: &mut Params, now: i64) -> Answer<Option<i64>> {
         (Some(_), Some(_)) => Err(StripeError::invalid("trial_end and trial_period_days cannot both be given")),
         (Some(end), None) if end <= now => {
             Err(StripeError::invalid("The trial end must be in the future").param(p.name("trial_end")))
+        }
+        (Some(end), None) if end > now.saturating_add(730 * DAY) => {
+            let message = "The trial end can be at most two years from now";
+            Err(StripeError::invalid(message).param(p.name("trial_end")))
         }
         (end, days) => Ok(end.or_else(|| days.map(|days| now + days * DAY))),
     }
@@ -367,7 +386,7 @@ pub(super) fn cancel(s: &mut State, id: &str, mut p: Params) -> Answer {
     if prorate && ["active", "past_due"].contains(&text(&subscription, "status")) {
         for item in elements(&subscription, "items") {
             let credit = proration::unused(s, item, s.now);
-            credit.keep_for_later(s, text(&subscription, "customer"), id);
+            credit.keep_for_later(s, text(&subscription, "customer"), Some(id));
         }
     }
     end(s, id, "cancellation_requested");
