@@ -75,6 +75,8 @@ pub enum Permission {
     ReadAudit,
     /// Take out all of the organization's data.
     ExportData,
+    /// Buy and end plans, buy credits, and see what was paid.
+    ManageBilling,
 }
 
 /// What an API key may be used for.
@@ -179,7 +181,8 @@ impl Actor {
                 | P::ManageKeys
                 | P::ManageMembers
                 | P::ManageOrganization
-                | P::ManageTenantUsers => true,
+                | P::ManageTenantUsers
+                | P::ManageBilling => true,
                 P::OwnOrganization | P::ReadAudit | P::ExportData | P::LoginTenantUsers => false,
             },
             Self::User(Role::Member) => match permission {
@@ -188,6 +191,7 @@ impl Actor {
                 | P::ManageMembers
                 | P::ManageOrganization
                 | P::ManageTenantUsers
+                | P::ManageBilling
                 | P::OwnOrganization
                 | P::ReadAudit
                 | P::ExportData
@@ -207,7 +211,8 @@ impl Actor {
                 | P::ManageTenantUsers
                 | P::OwnOrganization
                 | P::ReadAudit
-                | P::ExportData => false,
+                | P::ExportData
+                | P::ManageBilling => false,
             },
         }
     }

@@ -88,6 +88,12 @@ impl Store {
         Self { db, table: table.into(), plans, clock, guesses: Arc::default(), key_cache: Arc::default() }
     }
 
+    /// The same clock, for others who speak of the same moments.
+    #[must_use]
+    pub fn clock(&self) -> Arc<dyn Clock> {
+        Arc::clone(&self.clock)
+    }
+
     /// The clock that every time stamp is read from.
     #[must_use]
     pub fn now(&self) -> Millis {
