@@ -124,6 +124,8 @@ pub struct Plan {
     pub price: PlanPrice,
     /// Micro-credits that come with each month that is paid for by subscription, and end with it.
     pub credits_month: Option<u64>,
+    /// Days of trial of a tenant's first subscription; none when absent.
+    pub trial_days: Option<u32>,
 }
 
 /// How often a subscription is paid.
@@ -324,6 +326,10 @@ impl Plan {
         }
         if self.credits_month.is_some_and(|credits| credits > LARGEST_CREDITS) {
             return Err("credits_month must be at most 100000000000000000");
+        }
+        // Stripe's most: <https://docs.stripe.com/api/checkout/sessions/create>.
+        if self.trial_days.is_some_and(|days| !(1..=730).contains(&days)) {
+            return Err("trial_days must be 1 to 730; leave it out where there is no trial");
         }
         Ok(())
     }
