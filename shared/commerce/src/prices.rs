@@ -28,7 +28,8 @@ impl Commerce {
         let prices = self.stripe()?.prices(&keys).await?;
         let offers = wanted.iter().filter_map(|(key, plan, interval, _)| {
             let product = plan_product_id(&plan.id);
-            let price = prices.iter().find(|price| price.lookup_key.as_ref() == Some(key) && price.product == product)?;
+            let price =
+                prices.iter().find(|price| price.lookup_key.as_ref() == Some(key) && price.product == product)?;
             Some(Offer { plan: (*plan).clone(), interval: *interval, price: price.clone() })
         });
         Ok(offers.collect())

@@ -5,9 +5,7 @@ use tenantry_domain::{
     account::{Account, Subscription},
     plans,
 };
-use tenantry_payments::stripe::{
-    self, OperationKey, PaymentBehavior, Preview, PriceChange, Proration, Stripe,
-};
+use tenantry_payments::stripe::{self, OperationKey, PaymentBehavior, Preview, PriceChange, Proration, Stripe};
 use tenantry_store::TenantScope;
 
 use crate::{Commerce, CommerceError, Mismatch, TRIES};

@@ -219,7 +219,10 @@ mod tests {
         assert_eq!(until(&one), Some(("pro".into(), month)));
         let two = one.prepaid_more(&plans, "pro", 1, NOW);
         assert_eq!(until(&two), Some(("pro".into(), months_later(NOW + month, 1) - NOW)));
-        assert_eq!(until(&two.prepaid_less(&plans, "pro", DAY, NOW)).unwrap().1, months_later(NOW + month, 1) - NOW - DAY);
+        assert_eq!(
+            until(&two.prepaid_less(&plans, "pro", DAY, NOW)).unwrap().1,
+            months_later(NOW + month, 1) - NOW - DAY
+        );
         assert_eq!(until(&one.prepaid_less(&plans, "pro", 3 * month, NOW)), Some(("pro".into(), 0)), "not before now");
         let over = account(None, Some(("pro", NOW - DAY)));
         assert_eq!(over.prepaid_less(&plans, "pro", DAY, NOW), over, "what is over is over");

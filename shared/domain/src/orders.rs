@@ -95,15 +95,8 @@ pub enum OrderState {
 
 impl OrderState {
     /// All of them.
-    pub const ALL: [Self; 7] = [
-        Self::Created,
-        Self::Pending,
-        Self::Paid,
-        Self::Closed,
-        Self::Failed,
-        Self::PartiallyRefunded,
-        Self::Refunded,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::Created, Self::Pending, Self::Paid, Self::Closed, Self::Failed, Self::PartiallyRefunded, Self::Refunded];
 
     /// The word in answers and stored items.
     #[must_use]

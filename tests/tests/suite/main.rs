@@ -25,6 +25,7 @@ mod key_budgets;
 mod mailer;
 mod members;
 mod metering;
+mod orders;
 mod passwords;
 mod plan_changes;
 mod quota_reset;
