@@ -13,4 +13,5 @@ pub mod jobs;
 pub mod platform;
 pub mod process;
 pub mod runtime_api;
+pub mod stripe;
 pub mod upstream;

@@ -35,6 +35,7 @@ mod restart;
 mod sessions;
 mod startup;
 mod streaming;
+mod stripe_orders;
 mod template;
 mod tenant_login;
 mod tenant_users;
