@@ -7,6 +7,7 @@
 
 mod checkout;
 mod china;
+mod config;
 mod customers;
 mod error;
 mod events;

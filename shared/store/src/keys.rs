@@ -107,7 +107,12 @@ pub(crate) fn invited(scope: &TenantScope, email: &Email) -> Key {
 }
 
 pub(crate) fn tenant_session(scope: &TenantScope, user: &TenantUserId, session: &SessionId) -> Key {
-    Key::new(tenant(scope), format!("TSES#{user}#{session}"))
+    Key::new(tenant(scope), format!("{}{session}", tenant_sessions_of(user)))
+}
+
+/// Sessions of this tenant user sort behind this.
+pub(crate) fn tenant_sessions_of(user: &TenantUserId) -> String {
+    format!("TSES#{user}#")
 }
 
 pub(crate) const TENANT_USER_PREFIX: &str = "TUSER#";
