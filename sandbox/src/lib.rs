@@ -3,4 +3,4 @@
 mod clock;
 pub mod stripe;
 
-pub use clock::{AheadClock, TurnableClock};
+pub use clock::AheadClock;

@@ -28,7 +28,11 @@ pub(crate) fn full() -> Result {
     steps.step("API document", "Look at the difference before you commit it.", || {
         openapi::check(&openapi::built_document()?)
     })?;
-    steps.step("OpenAI SDKs", "The tests need Python 3.11, Node 20 and their package registries.", sdk::prepare)?;
+    steps.step(
+        "SDKs of OpenAI and Stripe",
+        "The tests need Python 3.11, Node 20 and their package registries.",
+        sdk::prepare,
+    )?;
     steps.step("documentation tests", "`cargo test --doc --package <crate>` runs those of one crate.", || {
         run(cargo(["test", "--doc", "--workspace", "--locked"]).stdin(Stdio::null()))
     })?;

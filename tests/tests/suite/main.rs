@@ -34,6 +34,7 @@ mod restart;
 mod sessions;
 mod startup;
 mod streaming;
+mod stripe_double;
 mod template;
 mod tenant_login;
 mod tenant_users;
