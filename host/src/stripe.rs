@@ -85,7 +85,7 @@ impl Double {
         [
             ("STRIPE_SECRET_KEY", &self.sandbox.secret_key),
             ("STRIPE_BASE_URL", &self.sandbox.base_url),
-            ("STRIPE_WEBHOOK_SECRET", &self.sandbox.webhook_secret),
+            ("STRIPE_WEBHOOK_SECRETS", &self.sandbox.webhook_secret),
         ]
         .map(|(name, value)| (name.to_owned(), value.clone()))
     }

@@ -100,7 +100,7 @@ pub use events::SignedDelivery;
 pub use serve::Sandbox;
 pub use settings::{API_VERSION, AfterRetries, Card, Fault, Payer, Settings};
 
-use crate::AheadClock;
+use crate::{AheadClock, guard};
 use state::State;
 
 /// Where the pages are, and the API once more.
@@ -141,7 +141,7 @@ impl StripeSandbox {
     /// The same without the API at the top, for a process that has other routes there.
     pub fn mounted(&self) -> Router {
         let api = Router::new().route("/v1/{*call}", any(api::handle));
-        let pages = pages::router().merge(dev::router()).layer(from_fn(pages::own_clicks));
+        let pages = pages::router().merge(dev::router()).layer(from_fn(guard::local_only));
         pages.nest(PATH, api).with_state(self.clone())
     }
 

@@ -12,6 +12,7 @@ mod order;
 mod payment;
 mod retry;
 mod rsa;
+mod settings;
 pub mod stripe;
 mod time;
 pub mod wechat;
