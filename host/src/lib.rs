@@ -9,6 +9,7 @@ mod jobs;
 mod mails;
 pub mod queue;
 mod secrets;
+mod stripe;
 mod timers;
 
 use std::{future::Future, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
@@ -18,6 +19,10 @@ use tenantry_auth::{EmailVerification, Hasher};
 use tenantry_domain::{Clock, SystemClock, plans::Plans};
 use tenantry_mailer::Outbox;
 use tenantry_quota_reset::Job;
+use tenantry_sandbox::{
+    AheadClock,
+    stripe::{Sandbox, StripeSandbox},
+};
 use tenantry_store::{Store, StoreError};
 use tenantry_web::{
     auth::{Authenticator, TokenVerifier, VerifyError},
@@ -33,6 +38,7 @@ use crate::{
     mails::Mails,
     queue::LocalQueue,
     secrets::Secrets,
+    stripe::Double,
 };
 
 pub use docs::openapi;
@@ -63,13 +69,27 @@ pub struct Options {
     /// Whether the queue's consumer and the timers run. Without them usage waits for
     /// [`Platform::quiesce`], which is what a test wants that counts.
     pub background: bool,
+    /// Where people reach this process, `http://127.0.0.1:8787`: pages of the double of Stripe are below it. Without it
+    /// they are at a port of their own.
+    pub site: Option<String>,
+    /// Where the double of Stripe sends its webhooks; without it to `/webhooks/stripe` of the site.
+    pub stripe_webhooks: Option<String>,
 }
 
 impl Options {
     /// Everything in memory, on the machine's clock.
     #[must_use]
     pub fn in_memory(plans: Plans, env: Env) -> Self {
-        Self { data_dir: None, plans, env, clock: Arc::new(SystemClock), capacity: None, background: true }
+        Self {
+            data_dir: None,
+            plans,
+            env,
+            clock: Arc::new(SystemClock),
+            capacity: None,
+            background: true,
+            site: None,
+            stripe_webhooks: None,
+        }
     }
 }
 
@@ -119,6 +139,8 @@ pub struct Platform {
     jobs: Jobs,
     hasher: Hasher,
     chat: tenantry_chat::State,
+    clock: Arc<AheadClock>,
+    stripe: Option<Arc<Double>>,
     router: Router,
     stop: watch::Sender<bool>,
     workers: Vec<JoinHandle<()>>,
@@ -132,8 +154,10 @@ impl Platform {
     /// # Errors
     /// [`HostError`].
     pub async fn start(options: Options) -> Result<Self, HostError> {
-        let Options { data_dir, plans, env, clock, capacity, background } = options;
+        let Options { data_dir, plans, env, clock, capacity, background, site, stripe_webhooks } = options;
         let lock = data_dir.as_deref().map(secrets::lock).transpose()?;
+        let billing = stripe::settings(site.as_deref(), stripe_webhooks)?;
+        let (clock, stripe) = Double::open(clock, &env, data_dir.as_deref(), billing).await?;
         let secrets = Secrets::load(data_dir.as_deref())?;
         let engine = match &data_dir {
             Some(folder) => Embedded::on_file(&folder.join("dynamodb.sqlite")),
@@ -158,7 +182,8 @@ impl Platform {
             ("PUBLIC_URL", "http://localhost:8787"),
             ("CORS_ORIGINS", DEVELOPMENT_ORIGINS),
         ]);
-        let mails = Mails::open(data_dir.as_deref(), &env, &store, clock)?;
+        let env = env.with(stripe.iter().flat_map(|double| double.variables()));
+        let mails = Mails::open(data_dir.as_deref(), &env, &store, clock.clone())?;
         let jobs = Jobs::new(&store);
         let models = tenantry_chat::Models::from_env(&env)?;
         let waits = tenantry_chat::Waits::from_env(&env)?;
@@ -185,8 +210,9 @@ impl Platform {
             tenantry_chat::router(chat.clone()),
             around(docs::router().merge(inbox::router(mails.inbox())), ErrorShape::Problem, BODY_LIMIT),
         ];
+        let double = stripe.iter().map(|double| around(double.router(), ErrorShape::Problem, BODY_LIMIT));
         let own = Router::new().route("/healthz", get(|| async { "ok" })).fallback(not_found);
-        let router = routes.into_iter().fold(around(own, ErrorShape::Problem, BODY_LIMIT), Router::merge);
+        let router = routes.into_iter().chain(double).fold(around(own, ErrorShape::Problem, BODY_LIMIT), Router::merge);
         let router = Front::from_env(&env, Transport::Loopback)?.before(router);
 
         let (stop, stopped) = watch::channel(false);
@@ -194,9 +220,13 @@ impl Platform {
         if background {
             workers.push(tokio::spawn(queue.clone().run(store.clone(), stopped.clone())));
             workers.push(tokio::spawn(mails.clone().run(stopped.clone())));
+            if let Some(double) = &stripe {
+                workers.push(tokio::spawn(StripeSandbox::clone(double.sandbox()).run(stopped.clone())));
+                workers.push(tokio::spawn(double.clone().run(stopped.clone())));
+            }
             workers.push(tokio::spawn(timers::run(jobs.clone(), engine.clone(), stopped)));
         }
-        Ok(Self { store, engine, queue, mails, jobs, hasher, chat, router, stop, workers, _lock: lock })
+        Ok(Self { store, engine, queue, mails, jobs, hasher, chat, clock, stripe, router, stop, workers, _lock: lock })
     }
 
     /// All routes.
@@ -226,6 +256,18 @@ impl Platform {
     #[must_use]
     pub fn outbox(&self) -> &Outbox {
         self.mails.outbox()
+    }
+
+    /// The double of Stripe, when no key of Stripe's is configured. Its clients are pointed at its own port.
+    #[must_use]
+    pub fn stripe_sandbox(&self) -> Option<&Sandbox> {
+        self.stripe.as_deref().map(Double::sandbox)
+    }
+
+    /// The platform's clock: that of its options, ahead by as much as the double of Stripe was put forward.
+    #[must_use]
+    pub const fn clock(&self) -> &Arc<AheadClock> {
+        &self.clock
     }
 
     /// A client of the database of its own, to look behind the store.
@@ -319,6 +361,9 @@ impl Platform {
         let _ = self.stop.send(true);
         for worker in self.workers {
             let _ = worker.await;
+        }
+        if let Some(Err(error)) = self.stripe.map(|double| double.keep()) {
+            tracing::warn!(%error, "what the Stripe sandbox knows was not kept");
         }
     }
 }

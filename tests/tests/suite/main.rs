@@ -37,6 +37,7 @@ mod sessions;
 mod startup;
 mod streaming;
 mod stripe_orders;
+mod stripe_double;
 mod template;
 mod tenant_login;
 mod tenant_users;
