@@ -18,6 +18,7 @@ use tenantry_auth::{EmailVerification, Hasher};
 use tenantry_domain::{Clock, SystemClock, plans::Plans};
 use tenantry_mailer::Outbox;
 use tenantry_quota_reset::Job;
+use tenantry_sandbox::china::{ChinaSandbox, StartError};
 use tenantry_store::{Store, StoreError};
 use tenantry_web::{
     auth::{Authenticator, TokenVerifier, VerifyError},
@@ -63,13 +64,16 @@ pub struct Options {
     /// Whether the queue's consumer and the timers run. Without them usage waits for
     /// [`Platform::quiesce`], which is what a test wants that counts.
     pub background: bool,
+    /// This server's own address, `http://127.0.0.1:8787`. With it the doubles of WeChat Pay and Alipay are there, at
+    /// `/_dev/pay`, for whichever of them the environment does not set up.
+    pub site: Option<String>,
 }
 
 impl Options {
     /// Everything in memory, on the machine's clock.
     #[must_use]
     pub fn in_memory(plans: Plans, env: Env) -> Self {
-        Self { data_dir: None, plans, env, clock: Arc::new(SystemClock), capacity: None, background: true }
+        Self { data_dir: None, plans, env, clock: Arc::new(SystemClock), capacity: None, background: true, site: None }
     }
 }
 
@@ -96,6 +100,9 @@ pub enum HostError {
     /// The keys do not work.
     #[error("signing keys: {0}")]
     Keys(#[from] VerifyError),
+    /// The doubles of payment vendors do not work.
+    #[error(transparent)]
+    Sandbox(#[from] StartError),
     /// The port cannot be served.
     #[error("the server stopped: {0}")]
     Serve(#[from] std::io::Error),
@@ -119,6 +126,7 @@ pub struct Platform {
     jobs: Jobs,
     hasher: Hasher,
     chat: tenantry_chat::State,
+    china: Option<ChinaSandbox>,
     router: Router,
     stop: watch::Sender<bool>,
     workers: Vec<JoinHandle<()>>,
@@ -132,7 +140,7 @@ impl Platform {
     /// # Errors
     /// [`HostError`].
     pub async fn start(options: Options) -> Result<Self, HostError> {
-        let Options { data_dir, plans, env, clock, capacity, background } = options;
+        let Options { data_dir, plans, env, clock, capacity, background, site } = options;
         let lock = data_dir.as_deref().map(secrets::lock).transpose()?;
         let secrets = Secrets::load(data_dir.as_deref())?;
         let engine = match &data_dir {
@@ -158,6 +166,17 @@ impl Platform {
             ("PUBLIC_URL", "http://localhost:8787"),
             ("CORS_ORIGINS", DEVELOPMENT_ORIGINS),
         ]);
+        let china = match &site {
+            Some(site) => Some(ChinaSandbox::new(clock.clone(), site, site)?),
+            None => None,
+        };
+        let env = match &china {
+            Some(china) => {
+                let (wechat, alipay) = (china.wechat().to_json(), china.alipay().to_json());
+                env.with_defaults([("WECHAT_PAY", &wechat), ("ALIPAY", &alipay)])
+            }
+            None => env,
+        };
         let mails = Mails::open(data_dir.as_deref(), &env, &store, clock)?;
         let jobs = Jobs::new(&store);
         let models = tenantry_chat::Models::from_env(&env)?;
@@ -187,6 +206,8 @@ impl Platform {
         ];
         let own = Router::new().route("/healthz", get(|| async { "ok" })).fallback(not_found);
         let router = routes.into_iter().fold(around(own, ErrorShape::Problem, BODY_LIMIT), Router::merge);
+        // As it is: the vendors' answers are not ours to put into another shape.
+        let router = china.iter().fold(router, |router, china| router.merge(china.router()));
         let router = Front::from_env(&env, Transport::Loopback)?.before(router);
 
         let (stop, stopped) = watch::channel(false);
@@ -194,9 +215,13 @@ impl Platform {
         if background {
             workers.push(tokio::spawn(queue.clone().run(store.clone(), stopped.clone())));
             workers.push(tokio::spawn(mails.clone().run(stopped.clone())));
+            if let Some(china) = china.clone() {
+                let stopped = stopped.clone();
+                workers.push(tokio::spawn(async move { china.run(stopped).await }));
+            }
             workers.push(tokio::spawn(timers::run(jobs.clone(), engine.clone(), stopped)));
         }
-        Ok(Self { store, engine, queue, mails, jobs, hasher, chat, router, stop, workers, _lock: lock })
+        Ok(Self { store, engine, queue, mails, jobs, hasher, chat, china, router, stop, workers, _lock: lock })
     }
 
     /// All routes.
@@ -226,6 +251,12 @@ impl Platform {
     #[must_use]
     pub fn outbox(&self) -> &Outbox {
         self.mails.outbox()
+    }
+
+    /// The doubles of WeChat Pay and Alipay, when there are any.
+    #[must_use]
+    pub const fn china(&self) -> Option<&ChinaSandbox> {
+        self.china.as_ref()
     }
 
     /// A client of the database of its own, to look behind the store.

@@ -53,8 +53,10 @@ async fn run(arguments: Arguments, env: Env) -> Result<(), HostError> {
         path: format!("port {}", arguments.port),
         why: format!("{error}. Choose another with --port."),
     })?;
-    let base_url = format!("http://{}/api/v1", listener.local_addr()?);
+    let site = format!("http://{}", listener.local_addr()?);
+    let base_url = format!("{site}/api/v1");
     let mut options = Options::in_memory(plans, env);
+    options.site = Some(site);
     options.data_dir = (!arguments.in_memory).then(|| arguments.data_dir.clone());
     let platform = Platform::start(options).await?;
     let demo = demo::prepare(&platform, &arguments.data_dir, arguments.in_memory, &base_url).await?;
@@ -92,6 +94,7 @@ fn greet(platform: &Platform, demo: &Demo, arguments: &Arguments) {
          models     {count} ({note})\n  \
          docs       {site}/docs\n  \
          inbox      {site}/_dev/inbox\n  \
+         payments   {site}/_dev/pay (WeChat Pay and Alipay, test doubles)\n  \
          saved in   {saved}\n\n\
          Make the first call:\n\n  \
          curl {base_url}/chat/completions \\\n    \

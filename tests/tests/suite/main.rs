@@ -26,6 +26,7 @@ mod mailer;
 mod members;
 mod metering;
 mod passwords;
+mod payment_doubles;
 mod plan_changes;
 mod quota_reset;
 mod reconcile;
