@@ -162,6 +162,7 @@ async fn wechat_names_the_parameter_at_fault() {
         ("/out_trade_no", json!("with space"), "PARAM_ERROR"),
         ("/description", json!(""), "PARAM_ERROR"),
         ("/description", json!("长".repeat(128)), "PARAM_ERROR"),
+        ("/description", json!("🎉"), "PARAM_ERROR"),
         ("/notify_url", json!(null), "PARAM_ERROR"),
         ("/notify_url", json!("https://shop.example/?a=1"), "PARAM_ERROR"),
         ("/amount/total", json!(0), "PARAM_ERROR"),
