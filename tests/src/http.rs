@@ -4,8 +4,8 @@
 use std::{collections::HashMap, sync::Arc};
 
 use aws_sdk_dynamodb::{Client, types::AttributeValue};
-use axum::Router;
-use http::Method;
+use axum::{Router, body::Body};
+use http::{Method, Request};
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 use tenantry_auth::{EmailVerification, Hasher};
@@ -184,7 +184,12 @@ impl Rows {
 
     /// A request with a credential (none when empty) and a JSON body (none when null).
     pub async fn call(&self, method: Method, path: &str, credential: &str, body: Value) -> Reply {
-        let response = self.router.clone().oneshot(request(method, path, credential, &body)).await.expect("infallible");
+        self.send(request(method, path, credential, &body)).await
+    }
+
+    /// Sends a request through the router and reads the whole response.
+    pub async fn send(&self, request: Request<Body>) -> Reply {
+        let response = self.router.clone().oneshot(request).await.expect("infallible");
         let (head, body) = response.into_parts();
         let bytes = body.collect().await.expect("a body that ends").to_bytes().to_vec();
         Reply { status: head.status, headers: head.headers, bytes }
@@ -203,6 +208,11 @@ impl Rows {
     /// Disables the account.
     pub async fn disable(&self, user: &UserId) {
         self.set(&format!("U#{user}"), "USER", "disabled", AttributeValue::Bool(true)).await;
+    }
+
+    /// Has the organization count `members`.
+    pub async fn set_members(&self, org: &OrgId, members: u32) {
+        self.set(&format!("T#{org}"), "ORG", "members", AttributeValue::N(members.to_string())).await;
     }
 
     /// Gives `user` a role in `org`, as a member that may be new there.

@@ -9,6 +9,7 @@ pub mod event;
 pub mod function;
 pub mod http;
 pub mod jobs;
+pub mod log;
 pub mod platform;
 pub mod process;
 pub mod runtime_api;

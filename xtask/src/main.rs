@@ -1,4 +1,4 @@
-//! The project's commands: `cargo xtask test`, `e2e`, `deploy`, `openapi`, `bench`, `dev`.
+//! The project's commands: `cargo xtask test`, `e2e`, `deploy`, `openapi`, `bench`, `dev`, `fuzz-api`.
 //!
 //! This crate depends on no other of the workspace. It is built in seconds, and it can say what is wrong when the rest
 //! does not build.
@@ -7,6 +7,7 @@ mod bench;
 mod contracts;
 mod deploy;
 mod e2e;
+mod fuzz_api;
 mod gateway;
 mod infra;
 mod openapi;
@@ -71,6 +72,12 @@ enum Command {
         #[arg(long)]
         check: bool,
     },
+    /// Send what the API document allows and forbids, as every kind of caller, and check each answer against it
+    FuzzApi {
+        /// Arguments of tests/schemathesis/run.py: --examples, --seed, --role, --operation
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Run the benchmark with the arguments that follow; `functions` is about cold starts and memory on Lambda
     Bench {
         /// Arguments of the benchmark
@@ -115,6 +122,7 @@ fn execute(command: Command) -> Result {
             let document = openapi::document()?;
             if check { openapi::check(&document) } else { openapi::write(&document) }
         }
+        Command::FuzzApi { arguments } => fuzz_api::run_with(&arguments),
         Command::Bench { arguments } => bench::run_with(&arguments),
         Command::Dev { arguments } => run(cargo(["run", "--package", "tenantry-host", "--"]).args(arguments)),
     }

@@ -16,6 +16,9 @@ pub(crate) const EMULATOR: Set = Set { folder: "target/tools/ministack", require
 /// checkov, which reads templates for what is unsafe.
 pub(crate) const CHECKOV: Set =
     Set { folder: "target/tools/checkov", requirements: "tests/e2e/requirements-checkov.txt" };
+/// schemathesis, which sends what the API document allows and forbids.
+pub(crate) const SCHEMATHESIS: Set =
+    Set { folder: "target/tools/schemathesis", requirements: "tests/schemathesis/requirements.txt" };
 
 /// AWS's own client of Lambda's runtime API, for the hello-world function in Python.
 pub(crate) const HELLO: Set =

@@ -4,7 +4,7 @@
 use std::process::Stdio;
 
 use crate::steps::{Result, Steps, cannot_start, cargo, run};
-use crate::{contracts, e2e, infra, openapi, sdk, tools};
+use crate::{contracts, e2e, fuzz_api, infra, openapi, sdk, tools};
 
 /// Everything.
 pub(crate) fn full() -> Result {
@@ -28,6 +28,11 @@ pub(crate) fn full() -> Result {
     steps.step("API document", "Look at the difference before you commit it.", || {
         openapi::check(&openapi::built_document()?)
     })?;
+    steps.step(
+        "API by its document",
+        "Each failure above ends in a curl line and in how to ask again.",
+        fuzz_api::check,
+    )?;
     steps.step("OpenAI SDKs", "The tests need Python 3.11, Node 20 and their package registries.", sdk::prepare)?;
     steps.step("documentation tests", "`cargo test --doc --package <crate>` runs those of one crate.", || {
         run(cargo(["test", "--doc", "--workspace", "--locked"]).stdin(Stdio::null()))

@@ -57,6 +57,7 @@ pub struct State {
     signing_key: Arc<SigningKey>,
     refresh_tokens: RefreshTokens,
     cursor_key: MacKey,
+    log_names: MacKey,
     idempotency: Idempotency,
     hasher: Hasher,
     mails: Mails,
@@ -84,6 +85,7 @@ impl State {
             signing_key,
             refresh_tokens: RefreshTokens::new(secret),
             cursor_key: MacKey::derive(secret, CURSOR_KEY),
+            log_names: MacKey::derive(secret, "names in the log"),
             hasher,
             verification,
         }
@@ -115,7 +117,10 @@ impl State {
     ) -> Result<bool, ApiError> {
         match self.hasher.verify(password, hash).await {
             Ok(matches) if matches && usable => guess.was_right().await.map(|()| true),
-            Ok(_) => Ok(false),
+            Ok(_) => {
+                guess.was_wrong(&self.log_names);
+                Ok(false)
+            }
             Err(error) => {
                 guess.was_not_checked().await?;
                 Err(error)

@@ -10,7 +10,7 @@ use std::{
 
 use tenantry_domain::{Email, Millis, OrgId, UserId, Username};
 use tenantry_store::{Admitted, GuessRule, Origin, Store, WindowRule};
-use tenantry_web::{ApiError, Code};
+use tenantry_web::{ApiError, Code, auth::MacKey};
 
 const SECOND: Millis = 1000;
 const MINUTE: Millis = 60 * SECOND;
@@ -23,6 +23,12 @@ const PASSWORDS: GuessRule =
 
 /// Wrong passwords from one source, for whichever accounts: an office behind one address stays below that.
 const FAILED_LOGINS: WindowRule = WindowRule { most: 100, window: 10 * MINUTE };
+
+/// Attempts at one account that were admitted, right ones included: each is a hash, and a right one a session.
+const SIGN_INS: WindowRule = WindowRule { most: 300, window: HOUR };
+
+/// Passwords that one tenant gives to its users: each is a hash.
+const TENANT_PASSWORDS: WindowRule = WindowRule { most: 1000, window: 10 * MINUTE };
 
 /// Registrations from one source, and for one address.
 const REGISTRATIONS: [WindowRule; 2] = [WindowRule { most: 120, window: HOUR }, WindowRule { most: 30, window: HOUR }];
@@ -80,8 +86,20 @@ impl<'a> Throttle<'a> {
         self.count(&source, &FAILED_LOGINS).await?;
         let subject = account.subject();
         admitted(self.store.reserve_guess(&subject, &PASSWORDS).await?)?;
-        Ok(Guess { store: self.store, subject, source })
+        // Behind the other: who is made to wait there, which anybody can bring about, uses nothing up here.
+        let sign_ins = self.store.count_try(&subject, &SIGN_INS).await?;
+        let guess = Guess { store: self.store, subject, source };
+        if let Err(refused) = admitted(sign_ins) {
+            guess.was_not_checked().await?;
+            return Err(refused);
+        }
+        Ok(guess)
     }
+}
+
+/// Counts a password that `org` gives to one of its users.
+pub(crate) async fn tenant_password(store: &Store, org: &OrgId) -> Result<(), ApiError> {
+    admitted(store.count_try(&format!("password\ntenant\n{org}"), &TENANT_PASSWORDS).await?)
 }
 
 /// Whose password is guessed at.
@@ -115,6 +133,16 @@ pub(crate) struct Guess<'a> {
 }
 
 impl Guess<'_> {
+    /// Writes into the log that it was wrong. Account and source have names of their own there, the same every time,
+    /// which only the key tells: one sees that many lines are about one account, and not about whose.
+    pub(crate) fn was_wrong(&self, names: &MacKey) {
+        let pseudonym = |of: &str| {
+            let tag = u64::from_be_bytes(names.tag(of.as_bytes())[..8].try_into().unwrap_or_default());
+            format!("{tag:016x}")
+        };
+        tracing::warn!(account = pseudonym(&self.subject), source = pseudonym(&self.source), "a password was wrong");
+    }
+
     /// It was right: all guesses are forgotten.
     pub(crate) async fn was_right(self) -> Result<(), ApiError> {
         self.store.forget_guesses(&self.subject).await?;

@@ -3,10 +3,10 @@
 use axum::extract::State as Shared;
 use http::StatusCode;
 use serde::Deserialize;
-use tenantry_web::{ApiError, Caller, error::Problem, extract::OptionalJson, origin::RequestOrigin};
+use tenantry_web::{ApiError, Caller, Code, error::Problem, extract::OptionalJson, origin::RequestOrigin};
 use utoipa::ToSchema;
 
-use crate::State;
+use crate::{State, refresh::ended, tokens::signed_in};
 
 /// Which sessions to end. May be left out altogether.
 #[derive(Default, Deserialize, ToSchema)]
@@ -15,6 +15,9 @@ pub(crate) struct LogoutRequest {
     /// Which sessions to end.
     #[serde(default)]
     scope: LogoutScope,
+    /// A refresh token of the session to end, instead of an access token: so a tenant user logs out, or somebody whose
+    /// access token has expired.
+    refresh_token: Option<String>,
 }
 
 /// Which sessions to end.
@@ -33,18 +36,19 @@ pub(crate) enum LogoutScope {
 /// Log out
 ///
 /// Ends sessions of the caller: their refresh tokens are worthless at once, their access tokens within ten
-/// minutes. Ending what has ended is fine.
+/// minutes. Ending what has ended is fine. A refresh token in the body ends its session, of a person or of a tenant user,
+/// and takes no access token.
 #[utoipa::path(
     post,
     path = "/api/v1/auth/logout",
     tag = "auth",
     operation_id = "logout",
     request_body(content = Option<LogoutRequest>, description = "Which sessions to end; by default the one that calls."),
-    security(("bearer" = [])),
+    security((), ("bearer" = [])),
     responses(
         (status = 204, description = "Ended."),
-        (status = 400, description = "The body is malformed or has an unknown field.", body = Problem, content_type = "application/problem+json"),
-        (status = 401, description = "No valid access token.", body = Problem, content_type = "application/problem+json"),
+        (status = 400, description = "The body is malformed, has an unknown field, or both a refresh token and a scope other than `local`.", body = Problem, content_type = "application/problem+json"),
+        (status = 401, description = "No valid access token, the session has ended (for `others` and `global`), or the refresh token is none of ours.", body = Problem, content_type = "application/problem+json"),
         (status = 403, description = "An API key has no session.", body = Problem, content_type = "application/problem+json"),
         (status = 413, description = "The body is too large.", body = Problem, content_type = "application/problem+json"),
         (status = 415, description = "The body is not JSON.", body = Problem, content_type = "application/problem+json"),
@@ -54,15 +58,25 @@ pub(crate) enum LogoutScope {
 )]
 pub(crate) async fn logout(
     Shared(state): Shared<State>,
-    caller: Caller,
+    caller: Result<Caller, ApiError>,
     RequestOrigin(origin): RequestOrigin,
     OptionalJson(request): OptionalJson<LogoutRequest>,
 ) -> Result<StatusCode, ApiError> {
+    if let Some(token) = &request.refresh_token {
+        if request.scope != LogoutScope::Local {
+            return Err(ApiError::field(Code::InvalidBody, "/scope", "takes an access token, and no refresh token"));
+        }
+        end_session_of(&state, token).await?;
+        return Ok(StatusCode::NO_CONTENT);
+    }
+    let caller = caller?;
     let (user, own) = caller.user()?;
     if request.scope == LogoutScope::Local {
         state.store.end_session(user, own).await?;
         return Ok(StatusCode::NO_CONTENT);
     }
+    // Whose session was ended from elsewhere does not end the others in turn.
+    signed_in(&state, &caller).await?;
     for session in state.store.sessions(user).await? {
         if request.scope == LogoutScope::Global || session.id != *own {
             // Gone already is fine: somebody was faster.
@@ -70,4 +84,13 @@ pub(crate) async fn logout(
         }
     }
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Any token of the session will do, an old one too: sent to `/auth/refresh` it would end the session as well.
+async fn end_session_of(state: &State, token: &str) -> Result<(), ApiError> {
+    if let Some(token) = state.refresh_tokens.open(token) {
+        return Ok(state.store.end_session(&token.user, &token.session).await?);
+    }
+    let (scope, token) = state.refresh_tokens.open_tenant(token).ok_or_else(ended)?;
+    Ok(state.store.end_tenant_session(&scope, &token.user, &token.session).await?)
 }

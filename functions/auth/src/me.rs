@@ -48,15 +48,21 @@ pub(crate) async fn me(Shared(state): Shared<State>, caller: Caller) -> Result<T
     let (user, _) = caller.user()?;
     let org = caller.scope(Permission::ReadOrganization)?.org();
     let user = state.store.user(user).await?.filter(|user| !user.disabled).ok_or_else(gone)?;
-    me_of(&state, user, org).await
+    me_of(&state, user, org, &caller).await
 }
 
 /// What is answered about `user`, who acts for `org`.
-pub(crate) async fn me_of(state: &State, user: Stored, org: &OrgId) -> Result<Tagged<Json<Me>>, ApiError> {
+pub(crate) async fn me_of(
+    state: &State,
+    user: Stored,
+    org: &OrgId,
+    caller: &Caller,
+) -> Result<Tagged<Json<Me>>, ApiError> {
     let (current, all) = tokio::try_join!(
-        state.store.organization_of(&user.id, org),
+        state.store.organization_of_in_any_state(&user.id, org),
         state.store.organizations_of(&user.id, LISTED, None),
     )?;
+    let current = current.filter(|member| caller.is_waiting() || member.organization.deletes_at.is_none());
     let organization = Organization::from(current.ok_or_else(gone)?);
     let me = Me {
         user: (&user).into(),

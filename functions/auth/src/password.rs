@@ -21,8 +21,12 @@ const MIN_OWN_CHARS: usize = 6;
 /// Digits and punctuation that people put behind a common word; up to this many are looked past.
 const MAX_SUFFIX: usize = 6;
 
-static COMMON: LazyLock<HashSet<&str>> =
-    LazyLock::new(|| include_str!("common-passwords.txt").lines().filter(|line| !line.starts_with('#')).collect());
+/// Words that people make passwords of, by putting something behind them.
+static WORDS: LazyLock<HashSet<&str>> =
+    LazyLock::new(|| include_str!("common-words.txt").lines().filter(|line| !line.starts_with('#')).collect());
+
+/// The 10,000 most common passwords that are long enough to be one here, from leaks (NOTICE.md), sorted.
+static LEAKED: LazyLock<Vec<&str>> = LazyLock::new(|| include_str!("leaked-passwords.txt").lines().collect());
 
 /// A password, normalized. Never logged: it has no `Debug`.
 pub struct Password(String);
@@ -98,7 +102,8 @@ fn is_series(text: &str) -> bool {
 fn is_common(text: &str) -> bool {
     let word = text.trim_end_matches(|c: char| !c.is_alphabetic());
     let suffix = text.chars().count() - word.chars().count();
-    COMMON.contains(text) || (suffix <= MAX_SUFFIX && COMMON.contains(word))
+    let listed = |text: &str| WORDS.contains(text) || LEAKED.binary_search(&text).is_ok();
+    listed(text) || (suffix <= MAX_SUFFIX && listed(word))
 }
 
 #[cfg(test)]
@@ -142,6 +147,10 @@ mod tests {
             "p@ssw0rd",
             "１２３４５６７８",
             "tenantry2026",
+            "1qaz2wsx",
+            "Corvette",
+            "Samantha2024!",
+            "zaq12wsx",
         ] {
             assert!(weakness(password).is_some_and(|why| why.contains("tried first")), "{password}");
         }
@@ -159,9 +168,16 @@ mod tests {
 
     #[test]
     fn the_list_is_well_formed() {
-        assert!(COMMON.len() >= 200, "{}", COMMON.len());
-        for word in COMMON.iter() {
+        assert!(WORDS.len() >= 200, "{}", WORDS.len());
+        for word in WORDS.iter() {
             assert!(word.len() >= 4 && *word == word.to_lowercase() && *word == word.trim(), "{word:?}");
+        }
+        assert_eq!(LEAKED.len(), 10_000);
+        assert!(LEAKED.windows(2).all(|pair| pair[0] < pair[1]), "sorted by bytes, each once");
+        for word in LEAKED.iter() {
+            let chars = word.chars().count();
+            assert!((MIN_CHARS..=MAX_CHARS).contains(&chars) && word.is_ascii(), "{word:?}");
+            assert!(*word == word.to_lowercase() && *word == word.trim(), "{word:?}");
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::{
     limits::{Account, Throttle},
     login::find,
     password::Password,
-    tokens::gone,
+    tokens::{gone, signed_in},
 };
 
 /// A token from a mail, and the password that is to be.
@@ -150,12 +150,8 @@ pub(crate) async fn change(
     headers: HeaderMap,
     Json(request): Json<ChangeRequest>,
 ) -> Result<StatusCode, ApiError> {
-    let (id, session) = caller.user()?;
-    let (user, session) = tokio::try_join!(state.store.user(id), state.store.session(id, session))?;
-    let (user, session) = user.filter(|user| !user.disabled).zip(session).ok_or_else(gone)?;
-    if session.epoch != user.epoch {
-        return Err(gone());
-    }
+    let (user, session) = signed_in(&state, &caller).await?;
+    let id = &user.id;
     let chosen = Password::chosen("/new_password", &request.new_password, &user.email)?;
     // Whoever found an unlocked machine has no more guesses here than at the door.
     let guess = Throttle::new(&state.store, &origin).password(Account::Own(id)).await?;

@@ -16,7 +16,7 @@ use crate::{
     State,
     me::{Me, me_of},
     register::NAME_CHARS,
-    tokens::gone,
+    tokens::signed_in,
 };
 
 /// Longest address of a picture.
@@ -28,11 +28,11 @@ const URL_CHARS: usize = 2048;
 pub(crate) struct ProfileRequest {
     /// Name.
     #[serde(deserialize_with = "given")]
-    #[schema(value_type = Option<String>, min_length = 1, max_length = 100, example = "Ada Lovelace")]
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 100, pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$", example = "Ada Lovelace")]
     full_name: Option<Option<String>>,
     /// Address of a picture, `https` only.
     #[serde(deserialize_with = "given")]
-    #[schema(value_type = Option<String>, max_length = 2048, example = "https://example.com/ada.png")]
+    #[schema(value_type = Option<String>, max_length = 2048, pattern = r"^https://[A-Za-z0-9.-]+(:[0-9]{1,5})?([/?][A-Za-z0-9._~:/?!$&'()*+,;=%-]*)?$", example = "https://example.com/ada.png")]
     avatar_url: Option<Option<String>>,
     /// Telephone number in the form of E.164: `+`, country code and number, digits only.
     #[serde(deserialize_with = "given")]
@@ -157,10 +157,10 @@ pub(crate) async fn update(
     let (id, _) = caller.user()?;
     let org = caller.scope(Permission::ReadOrganization)?.org();
     let changes = request.checked()?;
-    // A disabled account's access tokens live on for minutes; its profile stays as it is.
-    state.store.user(id).await?.filter(|user| !user.disabled).ok_or_else(gone)?;
+    // The access tokens of an ended session live on for minutes; the profile stays as it is.
+    signed_in(&state, &caller).await?;
     let user = changed(state.store.change_profile(id, &changes, &expected).await?)?;
-    me_of(&state, user, org).await
+    me_of(&state, user, org, &caller).await
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 
 use crate::{
     State,
+    login::confirmed,
     tenant_login::{self, SignedIn},
     tokens::{NotStored, tokens},
 };
@@ -35,6 +36,7 @@ pub(crate) struct RefreshRequest {
         (status = 200, description = "The next tokens.", body = SignedIn),
         (status = 400, description = "The body is malformed or has an unknown field.", body = Problem, content_type = "application/problem+json"),
         (status = 401, description = "`unauthenticated`: the session has ended; sign in again.", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "`email_not_verified`: since addresses have to be confirmed, this one has to be first. The refresh token stays good.", body = Problem, content_type = "application/problem+json"),
         (status = 413, description = "The body is too large.", body = Problem, content_type = "application/problem+json"),
         (status = 415, description = "The body is not JSON.", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "Busy; try again after `Retry-After`.", body = Problem, content_type = "application/problem+json"),
@@ -62,6 +64,8 @@ pub(crate) async fn refresh(
         state.store.end_session(&session.user, &session.id).await?;
         return Err(ended());
     };
+    // The session stays: with the address confirmed it goes on.
+    confirmed(&state, &user)?;
     Ok(NotStored(SignedIn::Person(Box::new(tokens(&state, &user, member.into(), &session)?))))
 }
 

@@ -39,10 +39,20 @@ pub(crate) struct RegisterRequest {
     #[schema(format = Password, min_length = 8, max_length = 128)]
     password: String,
     /// Name of the person.
-    #[schema(min_length = 1, max_length = 100, example = "Ada Lovelace")]
+    #[schema(
+        min_length = 1,
+        max_length = 100,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$",
+        example = "Ada Lovelace"
+    )]
     full_name: Option<String>,
     /// Name of the organization; made from the person's when left out.
-    #[schema(min_length = 1, max_length = 100, example = "Analytical Engines")]
+    #[schema(
+        min_length = 1,
+        max_length = 100,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$",
+        example = "Analytical Engines"
+    )]
     organization_name: Option<String>,
 }
 
@@ -149,12 +159,12 @@ async fn register_named(
     let user = User::new(UserId::new(), email, password_hash, full_name, created_at);
     let org = OrgId::new();
     let created = store.create_user(&NewUser { user: &user, org: &org, org_name: &organization_name, plan }).await?;
-    let organization = Organization { id: org, name: organization_name, role: Role::Owner.into() };
+    let organization = Organization { id: org, name: organization_name, role: Role::Owner.into(), deletes_at: None };
     Ok(created.then_some((user, organization)))
 }
 
 /// A name for the organization of somebody who gave none.
-fn organization_of(owner: &str) -> String {
+pub(crate) fn organization_of(owner: &str) -> String {
     const SUFFIX: &str = "'s organization";
     let owner: String = owner.chars().take(NAME_CHARS - SUFFIX.len()).collect();
     format!("{owner}{SUFFIX}")

@@ -13,18 +13,18 @@ use tenantry_web::{
 };
 use utoipa::{IntoParams, ToSchema};
 
-use crate::State;
+use crate::{State, tokens::signed_in};
 
 /// A login on one device.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Session {
     /// The session.
-    #[schema(value_type = String, example = "ses_068b0kx0fawcp8yv9p2zkv5a5r")]
+    #[schema(value_type = String, example = "ses_068b0kx0fawcp8yv9p2zkv5a5r", pattern = "^ses_[0-9a-hjkmnp-tv-z]{25}[048cgmrw]$")]
     id: SessionId,
     /// Whether it is the one that asks.
     current: bool,
     /// The organization that it acts for.
-    #[schema(value_type = String, example = "org_068b0kx0fawcp8yv9p2zkv5a5r")]
+    #[schema(value_type = String, example = "org_068b0kx0fawcp8yv9p2zkv5a5r", pattern = "^org_[0-9a-hjkmnp-tv-z]{25}[048cgmrw]$")]
     organization_id: OrgId,
     /// Where it began.
     device: Device,
@@ -83,6 +83,7 @@ pub(crate) struct ListQuery {
     #[param(value_type = Option<u16>, minimum = 1, maximum = 100, default = 50)]
     limit: PageLimit,
     /// `next_cursor` of the page before.
+    #[param(pattern = "^[A-Za-z0-9_-]{22,}$")]
     cursor: Option<String>,
 }
 
@@ -125,7 +126,7 @@ pub(crate) async fn list(
     path = "/api/v1/auth/sessions/{id}",
     tag = "auth",
     operation_id = "revoke_session",
-    params(("id" = String, Path, description = "The session.")),
+    params(("id" = String, Path, description = "The session.", pattern = "^ses_[0-9a-hjkmnp-tv-z]{25}[048cgmrw]$")),
     security(("bearer" = [])),
     responses(
         (status = 204, description = "Ended."),
@@ -141,9 +142,10 @@ pub(crate) async fn revoke(
     RequestOrigin(origin): RequestOrigin,
     Path(id): Path<String>,
 ) -> Result<StatusCode, ApiError> {
-    let (user, _) = caller.user()?;
+    // Whose session was ended from elsewhere does not end the others in turn.
+    let (user, _) = signed_in(&state, &caller).await?;
     let id: SessionId = id.parse().map_err(|_| ApiError::not_found())?;
-    if state.store.revoke_session(user, &id, &origin).await? {
+    if state.store.revoke_session(&user.id, &id, &origin).await? {
         Ok(StatusCode::NO_CONTENT)
     } else {
         Err(ApiError::not_found())

@@ -45,7 +45,7 @@ pub(crate) struct TenantTokens {
     /// Who signed in.
     tenant_user: SignedInTenantUser,
     /// The tenant.
-    #[schema(value_type = String, example = "org_068b0kx0fawcp8yv9p2zkv5a5r")]
+    #[schema(value_type = String, example = "org_068b0kx0fawcp8yv9p2zkv5a5r", pattern = "^org_[0-9a-hjkmnp-tv-z]{25}[048cgmrw]$")]
     organization_id: OrgId,
 }
 
@@ -53,7 +53,7 @@ pub(crate) struct TenantTokens {
 #[derive(Serialize, ToSchema)]
 pub(crate) struct SignedInTenantUser {
     /// The person; a name may be given to somebody else later, this is not.
-    #[schema(value_type = String, example = "tus_068b0kx0fawcp8yv9p2zkv5a5r")]
+    #[schema(value_type = String, example = "tus_068b0kx0fawcp8yv9p2zkv5a5r", pattern = "^tus_[0-9a-hjkmnp-tv-z]{25}[048cgmrw]$")]
     id: TenantUserId,
     /// The name they sign in with.
     #[schema(example = "mike")]

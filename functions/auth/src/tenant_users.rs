@@ -8,7 +8,6 @@ use axum::{
 };
 use http::StatusCode;
 use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::{Map, Value};
 use tenantry_domain::{
     TenantUserId, Username,
     roles::{Actor, Permission},
@@ -23,11 +22,17 @@ use tenantry_web::{
     error::Problem,
     etag::changed,
     extract::optional_line,
+    json::{Members, members},
     origin::RequestOrigin,
 };
 use utoipa::{IntoParams, IntoResponses, ToSchema};
 
-use crate::{State, password::Password, tokens::gone};
+use crate::{
+    State,
+    limits::tenant_password,
+    password::Password,
+    tokens::{gone, signed_in},
+};
 
 /// Most characters of a name for people.
 const NAME_CHARS: usize = 100;
@@ -42,7 +47,7 @@ const TRIES: usize = 5;
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct TenantUser {
     /// The person; a name may be given to somebody else later, this is not.
-    #[schema(value_type = String, example = "tus_068b0kx0fawcp8yv9p2zkv5a5r")]
+    #[schema(value_type = String, example = "tus_068b0kx0fawcp8yv9p2zkv5a5r", pattern = "^tus_[0-9a-hjkmnp-tv-z]{25}[048cgmrw]$")]
     id: TenantUserId,
     /// The name they sign in with, in lower case.
     #[schema(example = "mike")]
@@ -52,7 +57,7 @@ pub(crate) struct TenantUser {
     display_name: Option<String>,
     /// What the tenant keeps there.
     #[schema(value_type = Object)]
-    metadata: Map<String, Value>,
+    metadata: Members,
     /// Whether they can sign in with a password.
     has_password: bool,
     /// May not sign in any more.
@@ -64,7 +69,7 @@ pub(crate) struct TenantUser {
 
 impl From<Stored> for TenantUser {
     fn from(user: Stored) -> Self {
-        let metadata = user.metadata.and_then(|text| serde_json::from_str(&text).ok());
+        let metadata = user.metadata.and_then(|text| members(text.as_bytes()).ok()).map(Members);
         Self {
             id: user.id,
             username: user.username.to_string(),
@@ -97,6 +102,7 @@ pub(crate) struct TenantUserQuery {
     #[param(value_type = Option<u16>, minimum = 1, maximum = 100, default = 50)]
     limit: PageLimit,
     /// `next_cursor` of the page before.
+    #[param(pattern = "^[A-Za-z0-9_-]{22,}$")]
     cursor: Option<String>,
 }
 
@@ -105,18 +111,22 @@ pub(crate) struct TenantUserQuery {
 #[serde(deny_unknown_fields)]
 pub(crate) struct CreateTenantUserRequest {
     /// 3 to 64 letters a to z, digits, or `. _ - @ +`. Upper and lower case are the same name.
-    #[schema(min_length = 3, max_length = 64, example = "mike")]
+    #[schema(min_length = 3, max_length = 64, pattern = "^[A-Za-z0-9._@+-]+$", example = "mike")]
     username: String,
     /// Without one they cannot sign in with a password.
     #[schema(format = Password, min_length = 8, max_length = 128)]
     password: Option<String>,
     /// Name for people.
-    #[schema(min_length = 1, max_length = 100)]
+    #[schema(
+        min_length = 1,
+        max_length = 100,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$"
+    )]
     display_name: Option<String>,
     /// Whatever the tenant keeps there, 4 KB at most.
     #[serde(default)]
-    #[schema(value_type = Option<Object>)]
-    metadata: Map<String, Value>,
+    #[schema(value_type = Object)]
+    metadata: Members,
     /// May not sign in.
     #[serde(default)]
     disabled: bool,
@@ -132,15 +142,15 @@ pub(crate) struct UpdateTenantUserRequest {
     password: Option<Option<String>>,
     /// Name for people.
     #[serde(default, deserialize_with = "given")]
-    #[schema(value_type = Option<String>, min_length = 1, max_length = 100)]
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 100, pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$")]
     display_name: Option<Option<String>>,
     /// The whole of it.
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<Object>)]
-    metadata: Option<Option<Map<String, Value>>>,
+    metadata: Option<Option<Members>>,
     /// Whether they may not sign in.
     #[serde(default, deserialize_with = "given")]
-    #[schema(value_type = Option<bool>)]
+    #[schema(value_type = bool)]
     disabled: Option<bool>,
 }
 
@@ -180,6 +190,9 @@ pub(crate) enum TenantUserRefusals {
     /// A value is not allowed; `errors` names the field.
     #[response(status = 422, content_type = "application/problem+json")]
     NotAllowed(Problem),
+    /// The tenant gave its users very many passwords; try again after `Retry-After`.
+    #[response(status = 429, content_type = "application/problem+json")]
+    TooMany(Problem),
     /// Busy; try again after `Retry-After`.
     #[response(status = 503, content_type = "application/problem+json")]
     Unavailable(Problem),
@@ -198,7 +211,7 @@ pub(crate) enum TenantUserRefusals {
     responses(
         (status = 200, description = "A page of people.", body = TenantUserList),
         (status = 400, description = "A parameter is wrong.", body = Problem, content_type = "application/problem+json"),
-        (status = 401, description = "No valid credentials.", body = Problem, content_type = "application/problem+json"),
+        (status = 401, description = "No valid access token, or the session has ended.", body = Problem, content_type = "application/problem+json"),
         (status = 403, description = "Only owners and admins manage tenant users; an API key cannot.", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "Busy; try again after `Retry-After`.", body = Problem, content_type = "application/problem+json"),
     ),
@@ -208,7 +221,8 @@ pub(crate) async fn list(
     caller: Caller,
     Query(query): Query<TenantUserQuery>,
 ) -> Result<Answer<TenantUserList>, ApiError> {
-    let scope = caller.scope(Permission::ManageTenantUsers)?;
+    // People's names: who was removed a moment ago reads no more of them.
+    let scope = managed(&state, &caller).await?;
     let cursors = Cursors::new(&state.cursor_key, scope.org().as_str(), "tenant-users");
     let position = query.cursor.as_deref().map(|cursor| cursors.open(cursor)).transpose()?;
     let page = state.store.tenant_users(scope, query.limit.0, position.as_deref()).await?;
@@ -243,7 +257,7 @@ pub(crate) async fn create(
         request.username.parse().map_err(|error| ApiError::invalid("/username", format!("{error}")))?;
     let display_name = optional_line("/display_name", request.display_name.as_deref(), NAME_CHARS)?;
     let metadata = metadata(&request.metadata)?;
-    let password_hash = hash(&state, request.password.as_deref(), &username).await?;
+    let password_hash = hash(&state, scope, request.password.as_deref(), &username).await?;
     let user = Stored {
         id: TenantUserId::new(),
         username,
@@ -271,7 +285,7 @@ pub(crate) async fn create(
     path = "/api/v1/tenant-users/{username}",
     tag = "tenant users",
     operation_id = "update_tenant_user",
-    params(("username" = String, Path, description = "The tenant user's name."), IfMatch),
+    params(("username" = String, Path, description = "The tenant user's name.", min_length = 3, max_length = 64, pattern = "^[A-Za-z0-9._@+-]+$"), IfMatch),
     request_body = UpdateTenantUserRequest,
     security(("bearer" = [])),
     responses(
@@ -297,7 +311,7 @@ pub(crate) async fn update(
         disabled: request.disabled,
         password_hash: match request.password {
             None => None,
-            Some(password) => Some(hash(&state, password.as_deref(), &username).await?),
+            Some(password) => Some(hash(&state, scope, password.as_deref(), &username).await?),
         },
     };
     for _ in 0..TRIES {
@@ -327,7 +341,7 @@ pub(crate) async fn update(
     path = "/api/v1/tenant-users/{username}",
     tag = "tenant users",
     operation_id = "delete_tenant_user",
-    params(("username" = String, Path, description = "The tenant user's name."), IfMatch),
+    params(("username" = String, Path, description = "The tenant user's name.", min_length = 3, max_length = 64, pattern = "^[A-Za-z0-9._@+-]+$"), IfMatch),
     security(("bearer" = [])),
     responses(
         (status = 204, description = "Deleted."),
@@ -368,14 +382,8 @@ pub(crate) async fn delete(
 /// whatever happens meanwhile; a password that it sets is good for ever.
 async fn managed<'a>(state: &State, caller: &'a Caller) -> Result<&'a TenantScope, ApiError> {
     let scope = caller.scope(Permission::ManageTenantUsers)?;
-    let (id, session) = caller.user()?;
-    let (user, session, member) = tokio::try_join!(
-        state.store.user(id),
-        state.store.session(id, session),
-        state.store.organization_of(id, scope.org()),
-    )?;
-    let (user, session) = user.filter(|user| !user.disabled).zip(session).ok_or_else(gone)?;
-    let member = member.filter(|_| user.epoch == session.epoch).ok_or_else(gone)?;
+    let (user, _) = signed_in(state, caller).await?;
+    let member = state.store.organization_of(&user.id, scope.org()).await?.ok_or_else(gone)?;
     if Actor::User(member.role).may(Permission::ManageTenantUsers) {
         Ok(scope)
     } else {
@@ -383,14 +391,20 @@ async fn managed<'a>(state: &State, caller: &'a Caller) -> Result<&'a TenantScop
     }
 }
 
-async fn hash(state: &State, password: Option<&str>, username: &Username) -> Result<Option<String>, ApiError> {
+async fn hash(
+    state: &State,
+    scope: &TenantScope,
+    password: Option<&str>,
+    username: &Username,
+) -> Result<Option<String>, ApiError> {
     let Some(password) = password else { return Ok(None) };
     let password = Password::chosen_by("/password", password, username)?;
+    tenant_password(&state.store, scope.org()).await?;
     state.hasher.hash(password).await.map(Some)
 }
 
 /// As it is stored; nothing where there is nothing.
-fn metadata(metadata: &Map<String, Value>) -> Result<Option<String>, ApiError> {
+fn metadata(Members(metadata): &Members) -> Result<Option<String>, ApiError> {
     if metadata.is_empty() {
         return Ok(None);
     }

@@ -3,10 +3,10 @@
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, header};
 use serde::Serialize;
-use tenantry_domain::{Millis, OrgId, SessionId, UserId, time::rfc3339};
+use tenantry_domain::{Millis, OrgId, SessionId, UserId, roles::Role, time::rfc3339};
 use tenantry_store::{Device, MemberOf, Session, User as StoredUser};
 use tenantry_web::{
-    ApiError, Code,
+    ApiError, Caller, Code,
     auth::{ACCESS_TOKEN_SECONDS, RefreshToken, RoleName},
 };
 use utoipa::ToSchema;
@@ -21,7 +21,7 @@ pub(crate) const SESSION_LASTS: Millis = 30 * 24 * 60 * 60 * 1000;
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct User {
     /// The person.
-    #[schema(value_type = String, example = "usr_068b0kx0fawcp8yv9p2zkv5a5r")]
+    #[schema(value_type = String, example = "usr_068b0kx0fawcp8yv9p2zkv5a5r", pattern = "^usr_[0-9a-hjkmnp-tv-z]{25}[048cgmrw]$")]
     id: UserId,
     /// Address, in lower case.
     email: String,
@@ -38,10 +38,10 @@ pub(crate) struct User {
     #[schema(required)]
     phone: Option<String>,
     /// Language of mails, `en` or `zh`; `null` for that of the client.
-    #[schema(required, example = "en")]
+    #[schema(required, value_type = Option<crate::profile::Language>)]
     preferred_language: Option<String>,
     /// How the console looks: `light`, `dark` or `system`.
-    #[schema(required, example = "system")]
+    #[schema(required, value_type = Option<crate::profile::Theme>)]
     theme_preference: Option<String>,
     /// When they registered.
     #[schema(format = DateTime)]
@@ -69,17 +69,30 @@ impl From<&StoredUser> for User {
 #[schema(as = OrganizationOfUser)]
 pub(crate) struct Organization {
     /// The organization.
-    #[schema(value_type = String, example = "org_068b0kx0fawcp8yv9p2zkv5a5r")]
+    #[schema(value_type = String, example = "org_068b0kx0fawcp8yv9p2zkv5a5r", pattern = "^org_[0-9a-hjkmnp-tv-z]{25}[048cgmrw]$")]
     pub(crate) id: OrgId,
     /// Its name.
     pub(crate) name: String,
     /// The person's role in it.
     pub(crate) role: RoleName,
+    /// When it will be erased, while it is being deleted; absent otherwise.
+    #[schema(format = DateTime)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) deletes_at: Option<String>,
 }
 
 impl From<MemberOf> for Organization {
     fn from(member: MemberOf) -> Self {
-        Self { id: member.organization.id, name: member.organization.name, role: member.role.into() }
+        let MemberOf { organization, role, .. } = member;
+        let deletes_at = organization.deletes_at.map(rfc3339);
+        Self { id: organization.id, name: organization.name, role: role.into(), deletes_at }
+    }
+}
+
+impl Organization {
+    /// What the access token says the person may do there: nothing while it is being deleted.
+    fn role_in_token(&self) -> Option<Role> {
+        self.deletes_at.is_none().then(|| self.role.into())
     }
 }
 
@@ -107,7 +120,15 @@ pub(crate) fn gone() -> ApiError {
     ApiError::new(Code::Unauthenticated, "This session, its account or its membership has ended. Sign in again.")
 }
 
-/// Begins a session of `user` in `organization`.
+/// The caller's account and session, both good at this moment. An access token lives on for minutes when they are not.
+pub(crate) async fn signed_in(state: &State, caller: &Caller) -> Result<(StoredUser, Session), ApiError> {
+    let (user, session) = caller.user()?;
+    let (user, session) = tokio::try_join!(state.store.user(user), state.store.session(user, session))?;
+    let (user, session) = user.filter(|user| !user.disabled).zip(session).ok_or_else(gone)?;
+    if user.epoch == session.epoch { Ok((user, session)) } else { Err(gone()) }
+}
+
+/// Begins a session of `user` in `organization`. The oldest ends when there are too many.
 pub(crate) async fn begin(
     state: &State,
     user: &StoredUser,
@@ -127,6 +148,7 @@ pub(crate) async fn begin(
         device,
     };
     state.store.create_session(&session).await?;
+    state.store.trim_sessions(&user.id).await?;
     Ok(session)
 }
 
@@ -137,15 +159,9 @@ pub(crate) fn tokens(
     organization: Organization,
     session: &Session,
 ) -> Result<Tokens, ApiError> {
-    let access_token = state
-        .signing_key
-        .issue(&user.id, &organization.id, organization.role.into(), &session.id, state.store.now())
-        .map_err(|error| ApiError::internal(format!("signing an access token failed: {error}")))?;
-    let refresh_token = state.refresh_tokens.seal(&RefreshToken {
-        user: user.id.clone(),
-        session: session.id.clone(),
-        counter: session.counter,
-    });
+    let ends_at = state.store.now().div_euclid(1000) + ACCESS_TOKEN_SECONDS;
+    let access_token = access_token(state, user, &organization, session, ends_at)?;
+    let refresh_token = refresh_token(state, session);
     Ok(Tokens {
         access_token,
         refresh_token,
@@ -154,6 +170,27 @@ pub(crate) fn tokens(
         user: user.into(),
         organization,
     })
+}
+
+/// An access token of a session, good until `ends_at`, in seconds since 1970.
+pub(crate) fn access_token(
+    state: &State,
+    user: &StoredUser,
+    organization: &Organization,
+    session: &Session,
+    ends_at: i64,
+) -> Result<String, ApiError> {
+    let (role, now) = (organization.role_in_token(), state.store.now());
+    state
+        .signing_key
+        .issue_until(&user.id, &organization.id, role, &session.id, now, ends_at)
+        .map_err(|error| ApiError::internal(format!("signing an access token failed: {error}")))
+}
+
+/// The current refresh token of a session.
+pub(crate) fn refresh_token(state: &State, session: &Session) -> String {
+    let (user, session, counter) = (session.user.clone(), session.id.clone(), session.counter);
+    state.refresh_tokens.seal(&RefreshToken { user, session, counter })
 }
 
 /// JSON that no cache may keep, because there is a secret in it.

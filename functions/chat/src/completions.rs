@@ -21,6 +21,7 @@ use tenantry_web::{
 use crate::{
     answer::{self, Question},
     call::{Estimate, Proposal},
+    document::ChatCompletionRequest,
     errors::ModelErrors,
     request::ChatRequest,
     stream,
@@ -30,11 +31,15 @@ use crate::{
 /// here reach the vendor as they are.
 #[utoipa::path(
     post, path = "/api/v1/chat/completions", tag = "models", operation_id = "create_chat_completion",
-    request_body(content = serde_json::Value, description = "OpenAI's chat completion request", example = json!({
+    request_body(content = ChatCompletionRequest, description = "OpenAI's chat completion request", example = json!({
         "model": "gpt-5-mini", "messages": [{"role": "user", "content": "Hello!"}]
     })),
     responses(
-        (status = 200, description = "OpenAI's chat completion, or its chunks as server-sent events", body = serde_json::Value),
+        (
+            status = 200,
+            description = "OpenAI's chat completion, or its chunks as server-sent events",
+            content((serde_json::Value = "application/json"), (serde_json::Value = "text/event-stream")),
+        ),
         ModelErrors,
     ),
 )]

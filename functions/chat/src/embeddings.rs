@@ -18,6 +18,7 @@ use tenantry_web::{
 use crate::{
     answer::{self, Question},
     call::{Estimate, Proposal},
+    document,
     errors::ModelErrors,
     request::EmbeddingsRequest,
 };
@@ -25,7 +26,7 @@ use crate::{
 /// Turn texts into vectors. OpenAI's request and answer.
 #[utoipa::path(
     post, path = "/api/v1/embeddings", tag = "models", operation_id = "create_embeddings",
-    request_body(content = serde_json::Value, description = "OpenAI's embeddings request", example = json!({
+    request_body(content = document::EmbeddingsRequest, description = "OpenAI's embeddings request", example = json!({
         "model": "text-embedding-3-small", "input": "Hello!"
     })),
     responses(

@@ -16,6 +16,9 @@ pub(crate) enum ModelErrors {
     /// Out of credits.
     #[response(status = 402)]
     OutOfCredits(OpenAiError),
+    /// The API key lacks the scope `models`.
+    #[response(status = 403)]
+    Forbidden(OpenAiError),
     /// No such model.
     #[response(status = 404)]
     NoSuchModel(OpenAiError),

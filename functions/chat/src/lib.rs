@@ -8,6 +8,7 @@
 mod answer;
 mod call;
 mod completions;
+mod document;
 mod embeddings;
 mod errors;
 mod limits;

@@ -159,7 +159,7 @@ pub(crate) struct ModelList {
 /// List the models that can be called.
 #[utoipa::path(
     get, path = "/api/v1/models", tag = "models", operation_id = "list_models",
-    responses((status = 200, body = ModelList), (status = 401, body = OpenAiError), (status = 503, body = OpenAiError)),
+    responses((status = 200, body = ModelList), (status = 401, body = OpenAiError), (status = 403, body = OpenAiError), (status = 503, body = OpenAiError)),
 )]
 pub(crate) async fn list(State(state): State<crate::State>, caller: Caller) -> Result<axum::Json<ModelList>, ApiError> {
     caller.scope(Permission::CallModels)?;
@@ -170,8 +170,8 @@ pub(crate) async fn list(State(state): State<crate::State>, caller: Caller) -> R
 /// One model. A name with a slash is sent as `%2F`, as OpenAI's SDKs do.
 #[utoipa::path(
     get, path = "/api/v1/models/{model}", tag = "models", operation_id = "retrieve_model",
-    params(("model" = String, Path, description = "The model's name")),
-    responses((status = 200, body = ModelCard), (status = 401, body = OpenAiError), (status = 404, body = OpenAiError), (status = 503, body = OpenAiError)),
+    params(("model" = String, Path, description = "The model's name", min_length = 1)),
+    responses((status = 200, body = ModelCard), (status = 401, body = OpenAiError), (status = 403, body = OpenAiError), (status = 404, body = OpenAiError), (status = 503, body = OpenAiError)),
 )]
 pub(crate) async fn retrieve(
     State(state): State<crate::State>,

@@ -23,7 +23,7 @@ use tenantry_web::{
     cursor::Cursors,
     error::Problem,
     etag::changed,
-    extract::{OptionalJson, line},
+    extract::{Object, OptionalJson, line},
     origin::RequestOrigin,
 };
 use utoipa::ToSchema;
@@ -49,7 +49,7 @@ const NAME_CHARS: usize = 100;
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct ApiKey {
     /// The key's public name.
-    #[schema(value_type = String, example = "key_068b0kx0fawcp8yv9p2zkv5a5r")]
+    #[schema(value_type = String, example = "key_068b0kx0fawcp8yv9p2zkv5a5r", pattern = "^key_[0-9a-hjkmnp-tv-z]{25}[048cgmrw]$")]
     id: KeyId,
     /// Name for people.
     name: String,
@@ -84,7 +84,7 @@ pub(crate) struct ApiKey {
     #[schema(format = DateTime)]
     created_at: String,
     /// Who created it.
-    #[schema(value_type = String, example = "usr_068b0kx0fawcp8yv9p2zkv5a5r")]
+    #[schema(value_type = String, example = "usr_068b0kx0fawcp8yv9p2zkv5a5r", pattern = "^usr_[0-9a-hjkmnp-tv-z]{25}[048cgmrw]$")]
     created_by: UserId,
 }
 
@@ -168,7 +168,12 @@ pub(crate) struct ApiKeyList {
 #[serde(deny_unknown_fields)]
 pub(crate) struct CreateApiKeyRequest {
     /// Name for people.
-    #[schema(min_length = 1, max_length = 100, example = "production")]
+    #[schema(
+        min_length = 1,
+        max_length = 100,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$",
+        example = "production"
+    )]
     name: String,
     /// What it may be used for; `models` and `usage` when left out.
     #[schema(min_items = 1)]
@@ -180,7 +185,8 @@ pub(crate) struct CreateApiKeyRequest {
     #[serde(default)]
     mode: KeyMode,
     /// What it may use in a month; as much as the plan allows when left out.
-    budget: Option<KeyBudget>,
+    #[schema(value_type = Option<KeyBudget>)]
+    budget: Option<Object<KeyBudget>>,
     /// How many requests it may make in a minute; as many as the plan allows when left out.
     #[schema(minimum = 1, maximum = 60_000)]
     requests_per_minute: Option<u64>,
@@ -192,11 +198,11 @@ pub(crate) struct CreateApiKeyRequest {
 pub(crate) struct UpdateApiKeyRequest {
     /// Name for people.
     #[serde(default, deserialize_with = "given")]
-    #[schema(value_type = Option<String>, min_length = 1, max_length = 100)]
+    #[schema(value_type = String, min_length = 1, max_length = 100, pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$")]
     name: Option<String>,
     /// What it may be used for.
     #[serde(default, deserialize_with = "given")]
-    #[schema(value_type = Option<Vec<KeyScopeName>>, min_items = 1)]
+    #[schema(value_type = Vec<KeyScopeName>, min_items = 1)]
     scopes: Option<Vec<KeyScopeName>>,
     /// From when it is refused; never when `null`.
     #[serde(default, deserialize_with = "given")]
@@ -204,12 +210,12 @@ pub(crate) struct UpdateApiKeyRequest {
     expires_at: Option<Option<String>>,
     /// Whether it is switched off.
     #[serde(default, deserialize_with = "given")]
-    #[schema(value_type = Option<bool>)]
+    #[schema(value_type = bool)]
     disabled: Option<bool>,
     /// What it may use in a month, all parts of it; as much as the plan allows when `null`.
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<KeyBudget>)]
-    budget: Option<Option<KeyBudget>>,
+    budget: Option<Option<Object<KeyBudget>>>,
     /// How many requests it may make in a minute; as many as the plan allows when `null`.
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<u64>, minimum = 1, maximum = 60_000)]
@@ -260,6 +266,7 @@ pub(crate) async fn list(
     Query(query): Query<ListQuery>,
 ) -> Result<Answer<ApiKeyList>, ApiError> {
     let scope = caller.scope(Permission::ManageKeys)?;
+    still_may(&state, &caller, Permission::ManageKeys).await?;
     let cursors = Cursors::new(&state.cursor_key, scope.org().as_str(), "api-keys");
     let position = query.cursor.as_deref().map(|cursor| cursors.open(cursor)).transpose()?;
     let page = state.store.api_keys(scope, query.limit.0, position.as_deref()).await?;
@@ -296,7 +303,7 @@ pub(crate) async fn create(
     let expires_at = request.expires_at.map(|text| end(&text, state.store.now())).transpose()?;
     let budget = Budget {
         requests_per_minute: request.requests_per_minute.map(per_minute).transpose()?,
-        ..request.budget.map(KeyBudget::checked).transpose()?.unwrap_or_default()
+        ..request.budget.map(|Object(budget)| budget.checked()).transpose()?.unwrap_or_default()
     };
     let secret = match request.mode {
         KeyMode::Live => ApiKeySecret::generate(),
@@ -326,7 +333,7 @@ pub(crate) async fn create(
     path = "/api/v1/api-keys/{id}",
     tag = "api keys",
     operation_id = "update_api_key",
-    params(("id" = String, Path, description = "The key."), IfMatch),
+    params(("id" = String, Path, description = "The key.", pattern = "^key_[0-9a-hjkmnp-tv-z]{25}[048cgmrw]$"), IfMatch),
     request_body = UpdateApiKeyRequest,
     security(("bearer" = [])),
     responses(
@@ -346,7 +353,7 @@ pub(crate) async fn update(
     still_may(&state, &caller, Permission::ManageKeys).await?;
     let id: KeyId = ids.at(0)?;
     let now = state.store.now();
-    let budget = request.budget.map(|budget| budget.map(KeyBudget::checked).transpose()).transpose()?;
+    let budget = request.budget.map(|budget| budget.map(|Object(budget)| budget.checked()).transpose()).transpose()?;
     let rate = request.requests_per_minute.map(|rate| rate.map(per_minute).transpose()).transpose()?;
     let mut wanted = ApiKeyChange {
         budget: None,
@@ -387,7 +394,7 @@ pub(crate) async fn update(
     path = "/api/v1/api-keys/{id}/rotate",
     tag = "api keys",
     operation_id = "rotate_api_key",
-    params(("id" = String, Path, description = "The key."), IfMatch),
+    params(("id" = String, Path, description = "The key.", pattern = "^key_[0-9a-hjkmnp-tv-z]{25}[048cgmrw]$"), IfMatch),
     request_body(content = Option<RotateApiKeyRequest>, description = "How long the old secret stays good."),
     security(("bearer" = [])),
     responses((status = 200, description = "The key with its new secret.", body = CreatedApiKey), WriteRefusals),
@@ -428,7 +435,7 @@ pub(crate) async fn rotate(
     path = "/api/v1/api-keys/{id}",
     tag = "api keys",
     operation_id = "revoke_api_key",
-    params(("id" = String, Path, description = "The key."), IfMatch),
+    params(("id" = String, Path, description = "The key.", pattern = "^key_[0-9a-hjkmnp-tv-z]{25}[048cgmrw]$"), IfMatch),
     security(("bearer" = [])),
     responses((status = 204, description = "Revoked."), ActRefusals),
 )]
@@ -441,6 +448,7 @@ pub(crate) async fn revoke(
 ) -> Result<StatusCode, ApiError> {
     // The permission first: who may not revoke learns nothing from how an id is written.
     let scope = caller.scope(Permission::ManageKeys)?;
+    still_may(&state, &caller, Permission::ManageKeys).await?;
     let id: KeyId = ids.at(0)?;
     let audit = audit(&caller, "api_key.revoked", &id, vec![], &origin);
     changed(state.store.revoke_api_key(scope, &id, &expected, &audit).await?)?;

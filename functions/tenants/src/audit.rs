@@ -34,23 +34,32 @@ const FILTER_CHARS: usize = 100;
 #[into_params(parameter_in = Query)]
 pub(crate) struct AuditQuery {
     /// From this UTC day or moment on.
-    #[param(example = "2026-11-01")]
+    #[param(
+        example = "2026-11-01",
+        pattern = r"^(19[7-9]\d|[2-8]\d{3})-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])(T([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d{1,9})?(Z|[+-](0\d|1[0-4]):[0-5]\d))?$"
+    )]
     from: Option<String>,
     /// Up to this UTC day, the day included; or before this moment.
-    #[param(example = "2026-11-20T12:00:00Z")]
+    #[param(
+        example = "2026-11-20T12:00:00Z",
+        pattern = r"^(19[7-9]\d|[2-8]\d{3})-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])(T([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d{1,9})?(Z|[+-](0\d|1[0-4]):[0-5]\d))?$"
+    )]
     to: Option<String>,
     /// This action, like `member.removed`, or all of a kind, like `member`.
-    #[param(example = "member")]
+    #[param(example = "member", min_length = 1, max_length = 100)]
     action: Option<String>,
     /// Id of a person or an API key, or `system`.
+    #[param(min_length = 1, max_length = 100)]
     actor: Option<String>,
     /// Id of what it was done to.
+    #[param(min_length = 1, max_length = 100)]
     target: Option<String>,
     /// How many rows at most.
     #[serde(default)]
     #[param(value_type = Option<u16>, minimum = 1, maximum = 100, default = 50)]
     limit: PageLimit,
     /// `next_cursor` of the page before.
+    #[param(pattern = "^[A-Za-z0-9_-]{22,}$")]
     cursor: Option<String>,
 }
 
@@ -66,7 +75,7 @@ pub(crate) struct AuditEntry {
     #[schema(example = "member.role_changed")]
     action: String,
     /// Who: id of a person or an API key, or `system`.
-    #[schema(example = "usr_068b0kx0fawcp8yv9p2zkv5a5r")]
+    #[schema(example = "usr_068b0kx0fawcp8yv9p2zkv5a5r", pattern = "^usr_[0-9a-hjkmnp-tv-z]{25}[048cgmrw]$")]
     actor: String,
     /// Id of what it was done to.
     #[schema(required)]
@@ -188,8 +197,8 @@ fn bound(name: &str, text: &str, of_day: Millis) -> Result<Millis, ApiError> {
 
 fn word(name: &str, text: Option<String>) -> Result<Option<String>, ApiError> {
     match text {
-        Some(text) if text.is_empty() || text.len() > FILTER_CHARS => {
-            Err(ApiError::new(Code::InvalidParameter, format!("query: {name}: must be 1 to {FILTER_CHARS} bytes")))
+        Some(text) if text.is_empty() || text.chars().count() > FILTER_CHARS => {
+            Err(ApiError::new(Code::InvalidParameter, format!("query: {name}: must be 1 to {FILTER_CHARS} characters")))
         }
         text => Ok(text),
     }

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tenantry_domain::{Resource, metering::Meter, roles::Permission, time::rfc3339, usage::UsageEvent};
 use tenantry_store::{ApiKey, AuditRow, Exported, RollUp};
-use tenantry_web::{ApiError, Caller, Query, cursor::Cursors};
+use tenantry_web::{ApiError, Caller, Query, cursor::Cursors, json::members};
 use utoipa::IntoParams;
 
 use crate::{
@@ -27,6 +27,7 @@ const ROWS: u16 = 500;
 #[into_params(parameter_in = Query)]
 pub(crate) struct ExportQuery {
     /// `x-next-cursor` of the page before.
+    #[param(pattern = "^[A-Za-z0-9_-]{22,}$")]
     cursor: Option<String>,
 }
 
@@ -41,7 +42,7 @@ pub(crate) struct ExportQuery {
     path = "/api/v1/organizations/{id}/export",
     tag = "organizations",
     operation_id = "export_organization",
-    params(("id" = String, Path, description = "The organization."), ExportQuery),
+    params(("id" = String, Path, description = "The organization.", pattern = "^org_[0-9a-hjkmnp-tv-z]{25}[048cgmrw]$"), ExportQuery),
     security(("bearer" = [])),
     responses(
         (
@@ -106,7 +107,7 @@ fn line(exported: Exported) -> Value {
             "id": user.id,
             "username": user.username.as_str(),
             "display_name": user.display_name,
-            "metadata": user.metadata.and_then(|text| serde_json::from_str::<Value>(&text).ok()),
+            "metadata": user.metadata.and_then(|text| members(text.as_bytes()).ok()),
             "has_password": user.password_hash.is_some(),
             "disabled": user.disabled,
             "created_at": rfc3339(user.created_at),

@@ -1,5 +1,7 @@
 //! Invitations: made by owners and admins, mailed, and accepted by whoever has the address.
 
+use std::time::Duration;
+
 use axum::{
     Json as Answer,
     extract::State as Shared,
@@ -14,11 +16,12 @@ use tenantry_domain::{
     roles::Permission,
     time::rfc3339,
 };
-use tenantry_store::{Accepted, AuditActor, Invite as Stored, Invited, NewAudit};
+use tenantry_store::{Accepted, Admitted, AuditActor, Invite as Stored, Invited, NewAudit, StoreError, WindowRule};
 use tenantry_web::{
     ApiError, Caller, Code, Json, Query, Tagged,
     auth::RoleName,
     cursor::Cursors,
+    error::Problem,
     mail::{Content, Language, Mail},
     origin::RequestOrigin,
 };
@@ -35,18 +38,21 @@ use crate::{
 /// How long an invitation may be accepted: a week.
 const VALID_MINUTES: u32 = 7 * 24 * 60;
 
+/// Invitations of one organization: each is a mail with words of its own, to an address that did not ask.
+const INVITES: WindowRule = WindowRule { most: 200, window: 24 * 60 * 60 * 1000 };
+
 /// An invitation.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Invite {
     /// The invitation.
-    #[schema(value_type = String, example = "inv_068b0kx0fawcp8yv9p2zkv5a5r")]
+    #[schema(value_type = String, example = "inv_068b0kx0fawcp8yv9p2zkv5a5r", pattern = "^inv_[0-9a-hjkmnp-tv-z]{25}[048cgmrw]$")]
     id: InviteId,
     /// Who is invited.
     email: String,
     /// What they will be.
     role: RoleName,
     /// Who invited them.
-    #[schema(value_type = String, example = "usr_068b0kx0fawcp8yv9p2zkv5a5r")]
+    #[schema(value_type = String, example = "usr_068b0kx0fawcp8yv9p2zkv5a5r", pattern = "^usr_[0-9a-hjkmnp-tv-z]{25}[048cgmrw]$")]
     invited_by: UserId,
     /// When.
     #[schema(format = DateTime)]
@@ -67,6 +73,16 @@ impl From<Stored> for Invite {
             expires_at: rfc3339(invite.expires_at),
         }
     }
+}
+
+/// An invitation that was made.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct CreatedInvite {
+    /// The invitation.
+    #[serde(flatten)]
+    invite: Invite,
+    /// Whether its mail was ordered. If not, the link is lost: invite the address once more.
+    mailed: bool,
 }
 
 /// A page of invitations.
@@ -100,17 +116,22 @@ pub(crate) struct AcceptRequest {
 
 /// Invite a member
 ///
-/// Mails a link to the address, good for a week and once. A newer invitation to the same address takes the place of
-/// the older one.
+/// Mails a link to the address, good for a week and once, and for as long as who made it may invite to that role. A
+/// newer invitation to the same address takes the place of the older one. An organization makes 200 a day. When the mail
+/// cannot be ordered, `mailed` is false: the invitation stands, and another one to the address brings another mail.
 #[utoipa::path(
     post,
     path = "/api/v1/organizations/{id}/members",
     tag = "members",
     operation_id = "invite_member",
-    params(("id" = String, Path, description = "The organization.")),
+    params(("id" = String, Path, description = "The organization.", pattern = "^org_[0-9a-hjkmnp-tv-z]{25}[048cgmrw]$")),
     request_body = InviteRequest,
     security(("bearer" = [])),
-    responses((status = 201, description = "Invited.", body = Invite), WriteRefusals),
+    responses(
+        (status = 201, description = "Invited.", body = CreatedInvite),
+        (status = 429, description = "The organization has invited very many people today; try again after `Retry-After`.", body = Problem, content_type = "application/problem+json"),
+        WriteRefusals,
+    ),
 )]
 pub(crate) async fn create(
     Shared(state): Shared<State>,
@@ -132,10 +153,16 @@ pub(crate) async fn create(
     {
         return Err(full(plan));
     }
-    if let Some(known) = state.store.user_by_email(&email).await?
-        && state.store.member(&acting.scope, &known.id).await?.is_some()
-    {
+    if belongs(&state, &acting, &email).await? {
         return Err(ApiError::new(Code::Conflict, "They belong to the organization already."));
+    }
+    let subject = format!("invite\norganization\n{}", acting.scope.org());
+    if let Admitted::In(wait) = state.store.count_try(&subject, &INVITES).await? {
+        return Err(ApiError::new(
+            Code::RateLimited,
+            "The organization has invited very many people today. Try later.",
+        )
+        .retry_after(Duration::from_millis(wait.unsigned_abs())));
     }
     let now = state.store.now();
     let invite = Stored {
@@ -155,13 +182,28 @@ pub(crate) async fn create(
         Invited::ActorChanged => return Err(busy()),
         Invited::Gone => return Err(ApiError::not_found()),
     }
-    let order = invitation_mail(&state, &acting, &invite, &token).await?;
-    state.mails.send(&order).await.map_err(|error| {
-        tracing::error!(%error, "an invitation could not be ordered");
-        ApiError::new(Code::Unavailable, "The invitation could not be mailed. Try again.")
-            .retry_after(std::time::Duration::from_secs(1))
-    })?;
-    Ok((StatusCode::CREATED, Answer(Invite::from(invite))).into_response())
+    // From here on it is made, and says so: an error would have the client try again what was done.
+    let mailed = match invitation_mail(&state, &acting, &invite, &token).await {
+        Ok(mail) => state.mails.send(&mail).await.map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
+    };
+    if let Err(error) = &mailed {
+        tracing::error!(error, invite = %invite.id, "the mail of an invitation was not ordered");
+    }
+    let created = CreatedInvite { invite: invite.into(), mailed: mailed.is_ok() };
+    Ok((StatusCode::CREATED, Answer(created)).into_response())
+}
+
+/// Whether the owner of the address is a member: as many reads whether there is an account or not, since time on the
+/// wire would tell the difference.
+async fn belongs(state: &State, acting: &Acting, email: &Email) -> Result<bool, ApiError> {
+    let nobody = UserId::new();
+    let known = state.store.user_by_email(email).await?;
+    if known.is_none() {
+        state.store.user(&nobody).await?;
+    }
+    let user = known.as_ref().map_or(&nobody, |user| &user.id);
+    Ok(state.store.member(&acting.scope, user).await?.is_some())
 }
 
 async fn invitation_mail(
@@ -169,7 +211,7 @@ async fn invitation_mail(
     acting: &Acting,
     invite: &Stored,
     token: &OneTimeToken,
-) -> Result<Mail, ApiError> {
+) -> Result<Mail, StoreError> {
     let inviter = state.store.user(&acting.user).await?;
     // Without a name the part of the address that people know each other by; the rest is not the invited one's.
     let inviter = inviter.map(|user| user.full_name.unwrap_or_else(|| user.email.local_part().to_owned()));
@@ -198,7 +240,7 @@ async fn invitation_mail(
     path = "/api/v1/organizations/{id}/invites",
     tag = "members",
     operation_id = "list_invites",
-    params(("id" = String, Path, description = "The organization."), ListQuery),
+    params(("id" = String, Path, description = "The organization.", pattern = "^org_[0-9a-hjkmnp-tv-z]{25}[048cgmrw]$"), ListQuery),
     security(("bearer" = [])),
     responses((status = 200, description = "A page of invitations.", body = InviteList), ReadRefusals),
 )]
@@ -225,8 +267,8 @@ pub(crate) async fn list(
     tag = "members",
     operation_id = "revoke_invite",
     params(
-        ("id" = String, Path, description = "The organization."),
-        ("invite_id" = String, Path, description = "The invitation."),
+        ("id" = String, Path, description = "The organization.", pattern = "^org_[0-9a-hjkmnp-tv-z]{25}[048cgmrw]$"),
+        ("invite_id" = String, Path, description = "The invitation.", pattern = "^inv_[0-9a-hjkmnp-tv-z]{25}[048cgmrw]$"),
     ),
     security(("bearer" = [])),
     responses((status = 204, description = "Revoked."), ActRefusals),

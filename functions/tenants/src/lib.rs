@@ -82,6 +82,7 @@ pub(crate) struct ListQuery {
     #[param(value_type = Option<u16>, minimum = 1, maximum = 100, default = 50)]
     pub(crate) limit: PageLimit,
     /// `next_cursor` of the page before.
+    #[param(pattern = "^[A-Za-z0-9_-]{22,}$")]
     pub(crate) cursor: Option<String>,
 }
 

@@ -6,7 +6,7 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use tenantry_domain::{
     UserId,
-    roles::{Permission, Role},
+    roles::{Actor, Permission, Role},
     time::rfc3339,
 };
 use tenantry_store::{Change, Member as Stored, MemberChange, OfMember};
@@ -26,10 +26,10 @@ const TRIES: usize = 5;
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Member {
     /// The person.
-    #[schema(value_type = String, example = "usr_068b0kx0fawcp8yv9p2zkv5a5r")]
+    #[schema(value_type = String, example = "usr_068b0kx0fawcp8yv9p2zkv5a5r", pattern = "^usr_[0-9a-hjkmnp-tv-z]{25}[048cgmrw]$")]
     user_id: UserId,
-    /// Their address.
-    #[schema(required)]
+    /// Their address. To those who manage no members, the others' are shown as `g***@example.com`.
+    #[schema(required, example = "grace@example.com")]
     email: Option<String>,
     /// Their name.
     #[schema(required)]
@@ -86,19 +86,19 @@ pub(crate) struct UpdateMemberRequest {
 #[serde(deny_unknown_fields)]
 pub(crate) struct TransferRequest {
     /// One of its members.
-    #[schema(example = "usr_068b0kx0fawcp8yv9p2zkv5a5r")]
+    #[schema(example = "usr_068b0kx0fawcp8yv9p2zkv5a5r", pattern = "^usr_[0-9a-hjkmnp-tv-z]{25}[048cgmrw]$")]
     user_id: String,
 }
 
 /// List members
 ///
-/// Who belongs to the organization.
+/// Who belongs to the organization. Addresses of others are shown to owners and admins alone.
 #[utoipa::path(
     get,
     path = "/api/v1/organizations/{id}/members",
     tag = "members",
     operation_id = "list_members",
-    params(("id" = String, Path, description = "The organization."), ListQuery),
+    params(("id" = String, Path, description = "The organization.", pattern = "^org_[0-9a-hjkmnp-tv-z]{25}[048cgmrw]$"), ListQuery),
     security(("bearer" = [])),
     responses((status = 200, description = "A page of members.", body = MemberList), ReadRefusals),
 )]
@@ -112,7 +112,16 @@ pub(crate) async fn list(
     let cursors = Cursors::new(&state.cursor_key, acting.scope.org().as_str(), "members");
     let position = query.cursor.as_deref().map(|cursor| cursors.open(cursor)).transpose()?;
     let page = state.store.members(&acting.scope, query.limit.0, position.as_deref()).await?;
-    let data = try_join_all(page.items.into_iter().map(|member| shown(&state, member))).await?;
+    let manages = Actor::User(acting.role).may(Permission::ManageMembers);
+    let each = page.items.into_iter().map(async |member| {
+        let whole = manages || member.user == acting.user;
+        let mut member = shown(&state, member).await?;
+        if !whole {
+            member.email = member.email.as_deref().map(masked);
+        }
+        Ok::<_, ApiError>(member)
+    });
+    let data = try_join_all(each).await?;
     Ok(Answer(MemberList { data, next_cursor: page.next.map(|position| cursors.seal(&position)) }))
 }
 
@@ -126,8 +135,8 @@ pub(crate) async fn list(
     tag = "members",
     operation_id = "update_member",
     params(
-        ("id" = String, Path, description = "The organization."),
-        ("user_id" = String, Path, description = "The member."),
+        ("id" = String, Path, description = "The organization.", pattern = "^org_[0-9a-hjkmnp-tv-z]{25}[048cgmrw]$"),
+        ("user_id" = String, Path, description = "The member.", pattern = "^usr_[0-9a-hjkmnp-tv-z]{25}[048cgmrw]$"),
     ),
     request_body = UpdateMemberRequest,
     security(("bearer" = [])),
@@ -171,8 +180,8 @@ pub(crate) async fn update(
     tag = "members",
     operation_id = "remove_member",
     params(
-        ("id" = String, Path, description = "The organization."),
-        ("user_id" = String, Path, description = "The member."),
+        ("id" = String, Path, description = "The organization.", pattern = "^org_[0-9a-hjkmnp-tv-z]{25}[048cgmrw]$"),
+        ("user_id" = String, Path, description = "The member.", pattern = "^usr_[0-9a-hjkmnp-tv-z]{25}[048cgmrw]$"),
     ),
     security(("bearer" = [])),
     responses((status = 204, description = "Removed."), ActRefusals),
@@ -214,7 +223,7 @@ pub(crate) async fn remove(
     path = "/api/v1/organizations/{id}/transfer",
     tag = "members",
     operation_id = "transfer_organization",
-    params(("id" = String, Path, description = "The organization.")),
+    params(("id" = String, Path, description = "The organization.", pattern = "^org_[0-9a-hjkmnp-tv-z]{25}[048cgmrw]$")),
     request_body = TransferRequest,
     security(("bearer" = [])),
     responses((status = 200, description = "The new owner.", body = Member), WriteRefusals),
@@ -272,6 +281,13 @@ pub(crate) fn busy() -> ApiError {
 
 pub(crate) fn role_change(old: Option<Role>, new: Option<Role>) -> Change {
     change("role", old.map(Role::name), new.map(Role::name))
+}
+
+/// Enough of an address to tell two people of one name apart, and too little to write to them.
+fn masked(email: &str) -> String {
+    let (local, domain) = email.rsplit_once('@').unwrap_or((email, ""));
+    let first: String = local.chars().take(1).collect();
+    format!("{first}***@{domain}")
 }
 
 async fn shown(state: &State, member: Stored) -> Result<Member, ApiError> {

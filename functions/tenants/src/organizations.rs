@@ -14,7 +14,7 @@ use tenantry_domain::{
 };
 use tenantry_store::{
     AuditActor, Change, Changed, MemberOf, NewAudit, Organization as Stored, OrganizationChange, Precondition,
-    TenantScope,
+    StoreError, TenantScope,
 };
 use tenantry_web::{
     ApiError, Caller, Code, IfMatch, Json, Path, Query, Tagged,
@@ -22,7 +22,7 @@ use tenantry_web::{
     cursor::Cursors,
     error::Problem,
     etag::changed,
-    extract::line,
+    extract::{Object, line},
     origin::RequestOrigin,
 };
 use utoipa::ToSchema;
@@ -46,7 +46,7 @@ const TRIES: usize = 5;
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Organization {
     /// The organization.
-    #[schema(value_type = String, example = "org_068b0kx0fawcp8yv9p2zkv5a5r")]
+    #[schema(value_type = String, example = "org_068b0kx0fawcp8yv9p2zkv5a5r", pattern = "^org_[0-9a-hjkmnp-tv-z]{25}[048cgmrw]$")]
     id: OrgId,
     /// Its name.
     name: String,
@@ -101,7 +101,12 @@ impl OrganizationLanguage {
 #[serde(deny_unknown_fields)]
 pub(crate) struct CreateOrganizationRequest {
     /// Its name.
-    #[schema(min_length = 1, max_length = 100, example = "Analytical Engines")]
+    #[schema(
+        min_length = 1,
+        max_length = 100,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$",
+        example = "Analytical Engines"
+    )]
     name: String,
 }
 
@@ -111,12 +116,12 @@ pub(crate) struct CreateOrganizationRequest {
 pub(crate) struct UpdateOrganizationRequest {
     /// The name.
     #[serde(default, deserialize_with = "given")]
-    #[schema(value_type = Option<String>, min_length = 1, max_length = 100)]
+    #[schema(value_type = String, min_length = 1, max_length = 100, pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$")]
     name: Option<String>,
     /// Settings to change.
     #[serde(default, deserialize_with = "given")]
-    #[schema(value_type = Option<UpdateSettings>)]
-    settings: Option<UpdateSettings>,
+    #[schema(value_type = UpdateSettings)]
+    settings: Option<Object<UpdateSettings>>,
 }
 
 /// Settings to change. What is left out stays; `null` empties a field.
@@ -171,6 +176,10 @@ pub(crate) async fn list(
 ) -> Result<Answer<OrganizationList>, ApiError> {
     let scope = caller.scope(Permission::ReadOrganization)?;
     let Identity::User { user, .. } = caller.identity() else {
+        // The list of a key is one page, so no cursor was handed out.
+        if query.cursor.is_some() {
+            return Err(StoreError::BadCursor.into());
+        }
         let data = of_key(&state, scope).await?.into_iter().map(bare).collect();
         return Ok(Answer(OrganizationList { data, next_cursor: None }));
     };
@@ -193,7 +202,7 @@ pub(crate) async fn list(
     path = "/api/v1/organizations/{id}",
     tag = "organizations",
     operation_id = "get_organization",
-    params(("id" = String, Path, description = "The organization.")),
+    params(("id" = String, Path, description = "The organization.", pattern = "^org_[0-9a-hjkmnp-tv-z]{25}[048cgmrw]$")),
     responses(
         (status = 200, description = "The organization.", body = Organization, headers(("etag" = String, description = "Its version."))),
         (status = 401, description = "No valid credentials.", body = Problem, content_type = "application/problem+json"),
@@ -267,7 +276,7 @@ pub(crate) async fn create(
     path = "/api/v1/organizations/{id}",
     tag = "organizations",
     operation_id = "update_organization",
-    params(("id" = String, Path, description = "The organization."), IfMatch),
+    params(("id" = String, Path, description = "The organization.", pattern = "^org_[0-9a-hjkmnp-tv-z]{25}[048cgmrw]$"), IfMatch),
     request_body = UpdateOrganizationRequest,
     security(("bearer" = [])),
     responses(
@@ -310,7 +319,7 @@ pub(crate) async fn update(
     path = "/api/v1/organizations/{id}",
     tag = "organizations",
     operation_id = "delete_organization",
-    params(("id" = String, Path, description = "The organization."), IfMatch),
+    params(("id" = String, Path, description = "The organization.", pattern = "^org_[0-9a-hjkmnp-tv-z]{25}[048cgmrw]$"), IfMatch),
     security(("bearer" = [])),
     responses(
         (status = 202, description = "It will be erased at `deletes_at`.", body = Organization, headers(("etag" = String, description = "Its version."))),
@@ -345,7 +354,7 @@ pub(crate) async fn delete(
     path = "/api/v1/organizations/{id}/restore",
     tag = "organizations",
     operation_id = "restore_organization",
-    params(("id" = String, Path, description = "The organization."), IfMatch),
+    params(("id" = String, Path, description = "The organization.", pattern = "^org_[0-9a-hjkmnp-tv-z]{25}[048cgmrw]$"), IfMatch),
     security(("bearer" = [])),
     responses(
         (status = 200, description = "As it is now.", body = Organization, headers(("etag" = String, description = "Its version."))),
@@ -380,7 +389,7 @@ fn seen(before: &Stored, expected: &Precondition) -> Result<Precondition, ApiErr
 
 fn wanted(request: UpdateOrganizationRequest) -> Result<OrganizationChange, ApiError> {
     let name = request.name.map(|name| line("/name", &name, NAME_CHARS)).transpose()?;
-    let settings = request.settings.unwrap_or_default();
+    let Object(settings) = request.settings.unwrap_or_default();
     let address = |text: String| -> Result<String, ApiError> {
         let address: Result<Email, _> = text.parse();
         let address = address.map_err(|error| ApiError::invalid("/settings/support_email", format!("{error}")))?;

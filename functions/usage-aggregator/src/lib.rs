@@ -1,5 +1,7 @@
 //! Usage events from the queue into records and roll-ups, each event once.
 //!
+//! What comes when its organization was erased is dropped and counted (`UsageOfErasedDropped`).
+//!
 //! Delivery may be repeated, regrouped, late or cut off at any point: the record of an event is written
 //! only where there is none, in one transaction with the roll-ups it adds to (see `store::usage`).
 
@@ -9,7 +11,10 @@ use aws_lambda_events::sqs::{SqsBatchResponse, SqsEvent};
 use futures_util::{StreamExt as _, stream};
 use tenantry_domain::{OrgId, usage::UsageEvent};
 use tenantry_store::{Store, TenantScope};
-use tenantry_web::queue::{self, Failures, Message};
+use tenantry_web::{
+    queue::{self, Failures, Message},
+    telemetry,
+};
 
 /// Tenants whose usage is written at the same time.
 const TENANTS_AT_ONCE: usize = 8;
@@ -48,6 +53,10 @@ async fn write(store: &Store, org: OrgId, deliveries: Vec<(UsageEvent, String)>)
             return Failures { again: ids, poison: vec![] };
         }
     };
+    if report.dropped > 0 {
+        tracing::warn!(org = %scope.org(), events = report.dropped, "usage of an erased organization was dropped");
+        telemetry::metric(store.now(), "UsageOfErasedDropped", report.dropped as u64);
+    }
     if report.duplicates > 0 {
         tracing::info!(org = %scope.org(), written = report.written, duplicates = report.duplicates, "redelivered usage");
     }

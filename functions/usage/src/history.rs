@@ -27,10 +27,10 @@ const MAX_DAYS: Millis = 366;
 #[into_params(parameter_in = Query)]
 pub(crate) struct HistoryQuery {
     /// First UTC day; 29 days before `to` when left out.
-    #[param(value_type = Option<String>, format = Date, example = "2026-11-01")]
+    #[param(value_type = Option<String>, format = Date, pattern = r"^(19[7-9]\d|[2-8]\d{3})-", example = "2026-11-01")]
     from: Option<Day>,
     /// Last UTC day, included; today when left out. At most 366 days.
-    #[param(value_type = Option<String>, format = Date, example = "2026-11-30")]
+    #[param(value_type = Option<String>, format = Date, pattern = r"^(19[7-9]\d|[2-8]\d{3})-", example = "2026-11-30")]
     to: Option<Day>,
     /// What a row is; a day when left out.
     #[serde(default)]
@@ -128,6 +128,7 @@ pub(crate) struct History {
         (status = 200, description = "The sums.", body = History),
         (status = 400, description = "A parameter is wrong.", body = Problem, content_type = "application/problem+json"),
         (status = 401, description = "No valid credentials.", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "The API key lacks the scope `usage`.", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "`from` lies behind `to`, or they are too far apart.", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "Busy; try again after `Retry-After`.", body = Problem, content_type = "application/problem+json"),
     ),

@@ -24,13 +24,14 @@ use crate::{State, days::Month, figures::Charged};
 #[into_params(parameter_in = Query)]
 pub(crate) struct RecordsQuery {
     /// A UTC calendar month; the current one when left out.
-    #[param(value_type = Option<String>, pattern = r"^\d{4}-\d{2}$", example = "2026-11")]
+    #[param(value_type = Option<String>, pattern = r"^(19[7-9]\d|[2-8]\d{3})-(0[1-9]|1[0-2])$", example = "2026-11")]
     period: Option<Month>,
     /// How many records at most.
     #[serde(default)]
     #[param(value_type = Option<u16>, minimum = 1, maximum = 100, default = 50)]
     limit: PageLimit,
     /// `next_cursor` of the page before.
+    #[param(pattern = "^[A-Za-z0-9_-]{22,}$")]
     cursor: Option<String>,
 }
 
@@ -38,7 +39,7 @@ pub(crate) struct RecordsQuery {
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Record {
     /// The request.
-    #[schema(value_type = String, example = "req_068b0kx0fawcp8yv9p2zkv5a5r")]
+    #[schema(value_type = String, example = "req_068b0kx0fawcp8yv9p2zkv5a5r", pattern = "^req_[0-9a-hjkmnp-tv-z]{25}[048cgmrw]$")]
     id: RequestId,
     /// When it was admitted.
     #[schema(format = DateTime)]
@@ -147,6 +148,7 @@ pub(crate) struct RecordList {
         ),
         (status = 400, description = "A parameter is wrong.", body = Problem, content_type = "application/problem+json"),
         (status = 401, description = "No valid credentials.", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "The API key lacks the scope `usage`.", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "Busy; try again after `Retry-After`.", body = Problem, content_type = "application/problem+json"),
     ),
 )]

@@ -27,7 +27,7 @@ use crate::{
 #[into_params(parameter_in = Query)]
 pub(crate) struct StatsQuery {
     /// A UTC calendar month; the current one when left out.
-    #[param(value_type = Option<String>, pattern = r"^\d{4}-\d{2}$", example = "2026-11")]
+    #[param(value_type = Option<String>, pattern = r"^(19[7-9]\d|[2-8]\d{3})-(0[1-9]|1[0-2])$", example = "2026-11")]
     period: Option<Month>,
 }
 
@@ -120,6 +120,7 @@ pub(crate) struct Stats {
         (status = 200, description = "The period.", body = Stats),
         (status = 400, description = "A parameter is wrong.", body = Problem, content_type = "application/problem+json"),
         (status = 401, description = "No valid credentials.", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "The API key lacks the scope `usage`.", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "The period has not begun.", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "Busy; try again after `Retry-After`.", body = Problem, content_type = "application/problem+json"),
     ),

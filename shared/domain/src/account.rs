@@ -3,7 +3,7 @@
 use crate::{
     billing::{Entitlement, Standing},
     plans::Plans,
-    time::Millis,
+    time::{Millis, months_later},
 };
 
 /// A subscription as it was last seen at the vendor.
@@ -92,6 +92,41 @@ impl Account {
         Entitled { plan: plans.larger(subscribed, prepaid).to_owned(), until }
     }
 
+    /// The account with more months of `plan` paid for, behind those that are there, else from `now` on.
+    ///
+    /// There is one plan that is paid for in advance: where there is time left of another, the larger of the two stays, and
+    /// the time of the smaller one is turned into time of it by what a month of each costs. So nothing that was paid for
+    /// is lost, and nothing is got that was not paid for.
+    #[must_use]
+    pub fn prepaid_more(&self, plans: &Plans, plan: &str, months: u32, now: Millis) -> Self {
+        let left = self.prepaid.as_ref().filter(|prepaid| prepaid.until > now);
+        let prepaid = match left {
+            None => Prepaid { plan: plan.to_owned(), until: months_later(now, months) },
+            Some(left) if left.plan == plan => {
+                Prepaid { plan: plan.to_owned(), until: months_later(left.until, months) }
+            }
+            Some(left) if plans.larger(&left.plan, plan) == plan => {
+                let until = months_later(now, months);
+                Prepaid { plan: plan.to_owned(), until: until + converted(plans, left.until - now, &left.plan, plan) }
+            }
+            Some(left) => {
+                let time = months_later(now, months) - now;
+                Prepaid { until: left.until + converted(plans, time, plan, &left.plan), ..left.clone() }
+            }
+        };
+        Self { prepaid: Some(prepaid), ..self.clone() }
+    }
+
+    /// The account with `time` of `plan` taken back from the end of what is paid for in advance; what was used stays used.
+    #[must_use]
+    pub fn prepaid_less(&self, plans: &Plans, plan: &str, time: Millis, now: Millis) -> Self {
+        let prepaid = self.prepaid.as_ref().map(|left| {
+            let until = left.until - converted(plans, time, plan, &left.plan);
+            Prepaid { until: until.max(left.until.min(now)), ..left.clone() }
+        });
+        Self { prepaid, ..self.clone() }
+    }
+
     /// Whether `seen` says more about the tenant than what is known: the same subscription, or a later one, or one that
     /// lives where the known one has ended.
     #[must_use]
@@ -100,6 +135,18 @@ impl Account {
             let (ended, alive) = (known.standing.status.is_terminal(), !seen.standing.status.is_terminal());
             known.id == seen.id || (alive && (ended || seen.created_at > known.created_at))
         })
+    }
+}
+
+/// Time of one plan as time of another, by what a month of each costs, rounded down; the same time where that is not known.
+fn converted(plans: &Plans, time: Millis, from: &str, to: &str) -> Millis {
+    let month = |plan| plans.find(plan).and_then(|plan| plan.price.cny_month);
+    match (month(from), month(to)) {
+        (Some(from), Some(to)) if from != to => {
+            let time = i128::from(time) * i128::from(from) / i128::from(to.max(1));
+            Millis::try_from(time).unwrap_or(Millis::MAX)
+        }
+        _ => time,
     }
 }
 
@@ -160,5 +207,43 @@ mod tests {
         assert!(ended.takes(&subscription("b", "pro", "active", 9)));
         assert!(!ended.takes(&subscription("b", "pro", "canceled", 11)));
         assert!(account(None, None).takes(&subscription("b", "pro", "canceled", 11)));
+    }
+
+    #[test]
+    fn months_come_behind_those_that_are_there_and_go_from_their_end() {
+        const DAY: Millis = 24 * 3_600_000;
+        let plans = Plans::parse(DEFAULT_PLANS).unwrap();
+        let until = |account: &Account| account.prepaid.clone().map(|prepaid| (prepaid.plan, prepaid.until - NOW));
+        let month = months_later(NOW, 1) - NOW;
+        let one = account(None, None).prepaid_more(&plans, "pro", 1, NOW);
+        assert_eq!(until(&one), Some(("pro".into(), month)));
+        let two = one.prepaid_more(&plans, "pro", 1, NOW);
+        assert_eq!(until(&two), Some(("pro".into(), months_later(NOW + month, 1) - NOW)));
+        assert_eq!(
+            until(&two.prepaid_less(&plans, "pro", DAY, NOW)).unwrap().1,
+            months_later(NOW + month, 1) - NOW - DAY
+        );
+        assert_eq!(until(&one.prepaid_less(&plans, "pro", 3 * month, NOW)), Some(("pro".into(), 0)), "not before now");
+        let over = account(None, Some(("pro", NOW - DAY)));
+        assert_eq!(over.prepaid_less(&plans, "pro", DAY, NOW), over, "what is over is over");
+        assert_eq!(until(&over.prepaid_more(&plans, "pro", 1, NOW)), Some(("pro".into(), month)));
+        assert_eq!(account(None, None).prepaid_less(&plans, "pro", DAY, NOW), account(None, None));
+    }
+
+    #[test]
+    fn time_of_a_smaller_plan_becomes_time_of_the_larger_one_at_its_price() {
+        let plans = Plans::parse(DEFAULT_PLANS).unwrap();
+        let month = months_later(NOW, 1) - NOW;
+        let worth = month * 19_900 / 99_900;
+        let larger = |account: &Account| {
+            assert_eq!(account.prepaid.as_ref().unwrap().plan, "team");
+            account.prepaid.as_ref().unwrap().until - NOW
+        };
+        let pro = account(None, Some(("pro", NOW + month)));
+        assert_eq!(larger(&pro.prepaid_more(&plans, "team", 1, NOW)), month + worth);
+        let team = account(None, Some(("team", NOW + month)));
+        let both = team.prepaid_more(&plans, "pro", 1, NOW);
+        assert_eq!(larger(&both), month + worth);
+        assert_eq!(larger(&both.prepaid_less(&plans, "pro", month, NOW)), month);
     }
 }

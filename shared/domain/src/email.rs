@@ -41,14 +41,15 @@ impl FromStr for Email {
         let normal: String = text.trim().nfkc().collect::<String>().to_lowercase().nfkc().collect();
         let (local, domain) = normal.rsplit_once('@').ok_or(EmailError)?;
         // Invisible characters would make two addresses look like one.
-        let invisible = |c: char| matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
         let bad = |c: char| c.is_whitespace() || c.is_control() || invisible(c) || "<>()[]\\,;:\"#".contains(c);
         let domain_ok = domain.split('.').count() >= 2
             && domain.split('.').all(|label| {
                 !label.is_empty() && !label.starts_with('-') && !label.ends_with('-') && label.len() <= 63
             })
             && domain.chars().all(|c| c.is_alphanumeric() || c == '-' || c == '.');
-        if local.is_empty() || local.len() > 64 || local.contains('@') || normal.len() > 254 {
+        // A dot stands between others (RFC 5321, 4.1.2, Dot-string).
+        let local_ok = local.split('.').all(|atom| !atom.is_empty());
+        if !local_ok || local.len() > 64 || local.contains('@') || normal.len() > 254 {
             return Err(EmailError);
         }
         if !domain_ok || normal.contains(bad) {
@@ -56,6 +57,30 @@ impl FromStr for Email {
         }
         Ok(Self(normal))
     }
+}
+
+/// Characters that are drawn as nothing (Unicode's `Default_Ignorable_Code_Point`).
+const fn invisible(c: char) -> bool {
+    matches!(
+        c,
+        '\u{ad}'
+            | '\u{34f}'
+            | '\u{61c}'
+            | '\u{115f}'..='\u{1160}'
+            | '\u{17b4}'..='\u{17b5}'
+            | '\u{180b}'..='\u{180f}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{202a}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{3164}'
+            | '\u{fe00}'..='\u{fe0f}'
+            | '\u{feff}'
+            | '\u{ffa0}'
+            | '\u{fff0}'..='\u{fff8}'
+            | '\u{1bca0}'..='\u{1bca3}'
+            | '\u{1d173}'..='\u{1d17a}'
+            | '\u{e0000}'..='\u{e0fff}'
+    )
 }
 
 impl fmt::Display for Email {
@@ -83,7 +108,9 @@ mod tests {
             assert_eq!(once.as_str().parse::<Email>().unwrap(), once, "{text:?}");
         }
         assert_eq!("J\u{30c}@example.com".parse::<Email>().unwrap(), "\u{1f0}@example.com".parse::<Email>().unwrap());
-        assert!("a\u{200b}b@example.com".parse::<Email>().is_err());
+        for nothing in ['\u{200b}', '\u{fe0f}', '\u{3164}', '\u{34f}', '\u{e0041}', '\u{180e}'] {
+            assert!(format!("a{nothing}b@example.com").parse::<Email>().is_err(), "{nothing:?}");
+        }
     }
 
     #[test]
@@ -101,6 +128,9 @@ mod tests {
             "a#b@c.com",
             "ada@-x.com",
             "ada@x..com",
+            ".ada@example.com",
+            "ada.@example.com",
+            "a..da@example.com",
             &long,
         ] {
             assert!(text.parse::<Email>().is_err(), "{text:?} was taken");

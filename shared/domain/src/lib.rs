@@ -12,6 +12,7 @@ pub mod ids;
 pub mod ledger;
 pub mod metering;
 pub mod one_time;
+pub mod orders;
 pub mod plans;
 pub mod roles;
 pub mod secret;

@@ -1,4 +1,8 @@
-//! Plans: what a subscription allows. The defaults stand in `infra/plans.toml`.
+//! Plans and packages of credits: what is sold, what it costs and what it allows. The defaults stand in
+//! `infra/plans.toml`.
+//!
+//! At Stripe a plan is the product [`plan_product_id`], with a price for each [`Interval`] that it is sold by, whose lookup
+//! key is [`plan_price_key`]. So no ids of Stripe's need to be configured, and a price that changes keeps its key.
 
 use std::sync::Arc;
 
@@ -118,6 +122,94 @@ pub struct Plan {
     /// What it costs.
     #[serde(default)]
     pub price: PlanPrice,
+    /// Micro-credits that come with each month that is paid for by subscription, and end with it.
+    pub credits_month: Option<u64>,
+}
+
+/// How often a subscription is paid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Interval {
+    /// Every month.
+    Month,
+    /// Every year.
+    Year,
+}
+
+impl Interval {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Month, Self::Year];
+
+    /// The word in answers and lookup keys.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Month => "month",
+            Self::Year => "year",
+        }
+    }
+}
+
+impl PlanPrice {
+    /// US cents for an interval, where the plan is sold by it.
+    #[must_use]
+    pub const fn usd(&self, interval: Interval) -> Option<u64> {
+        match interval {
+            Interval::Month => self.usd_month,
+            Interval::Year => self.usd_year,
+        }
+    }
+}
+
+/// The id of a plan's product at Stripe: `tenantry_pro`.
+#[must_use]
+pub fn plan_product_id(plan: &str) -> String {
+    format!("tenantry_{plan}")
+}
+
+/// The lookup key of a plan's price at Stripe: `pro_usd_month`.
+#[must_use]
+pub fn plan_price_key(plan: &str, interval: Interval) -> String {
+    format!("{plan}_usd_{}", interval.name())
+}
+
+/// Prices of a package in minor units; absent where it is not sold in that currency.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct PackagePrice {
+    /// US cents.
+    pub usd: Option<u64>,
+    /// Fen.
+    pub cny: Option<u64>,
+}
+
+/// Credits that are bought once.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Package {
+    /// Stable word, `small`.
+    pub id: String,
+    /// Name for people, also on the vendor's page.
+    pub name: String,
+    /// Micro-credits.
+    pub credits: u64,
+    /// How long after the payment they can be used; for ever when absent.
+    pub expires_after_days: Option<u32>,
+    /// What it costs.
+    pub price: PackagePrice,
+}
+
+/// The part of `credits` that is taken back when `refunded` of the `amount` that they cost went back, all refunds
+/// together. Rounded down, in the customer's favour; all of the money is all of the credits, more is not more.
+#[must_use]
+pub fn credits_back(credits: u64, amount: u64, refunded: u64) -> u64 {
+    pro_rata(credits, amount, refunded)
+}
+
+/// `part` of `all`, as a part of `whole`, rounded down. Nothing of what cost nothing.
+#[must_use]
+pub fn pro_rata(whole: u64, all: u64, part: u64) -> u64 {
+    let share = (u128::from(whole) * u128::from(part.min(all))).checked_div(u128::from(all)).unwrap_or(0);
+    u64::try_from(share).unwrap_or(whole)
 }
 
 impl Plan {
@@ -142,15 +234,25 @@ impl Plan {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
+    /// Counted up with every change, so that an order can say what it was made from.
+    #[serde(default = "first_version")]
+    version: u32,
     plan: Vec<Plan>,
+    #[serde(default)]
+    package: Vec<Package>,
 }
 
-/// All plans, from the smallest to the largest. New organizations start on the first. There is at least one.
+const fn first_version() -> u32 {
+    1
+}
+
+/// All plans, from the smallest to the largest, and the packages. New organizations start on the first plan. There is at
+/// least one.
 #[derive(Debug, Clone)]
-pub struct Plans(Arc<[Plan]>);
+pub struct Plans(Arc<File>);
 
 /// A plans file that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -166,40 +268,125 @@ pub enum PlansError {
         /// What is wrong.
         why: &'static str,
     },
+    /// Well-formed but wrong.
+    #[error("package `{package}`: {why}")]
+    InvalidPackage {
+        /// The package's id.
+        package: String,
+        /// What is wrong.
+        why: &'static str,
+    },
     /// No plan at all.
     #[error("there must be at least one [[plan]]")]
     Empty,
+}
+
+/// 1,000,000 dollars or yuan, and far from where sums overflow.
+const LARGEST_PRICE: u64 = 100_000_000;
+
+/// A hundred thousand million credits; sums of them stay far below 2^63 micro-credits.
+const LARGEST_CREDITS: u64 = 100_000_000_000_000_000;
+
+fn is_word(id: &str) -> bool {
+    let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '-';
+    !id.is_empty() && id.len() <= 32 && id.chars().all(fits)
+}
+
+fn are_prices(prices: &[Option<u64>]) -> bool {
+    prices.iter().flatten().all(|price| (1..=LARGEST_PRICE).contains(price))
+}
+
+/// Names stand on vendors' pages, whose own rules are: no control characters, no `/`, `=`, `&`.
+fn is_name(name: &str) -> bool {
+    let unfit = |c: char| c.is_control() || matches!(c, '/' | '=' | '&');
+    !name.trim().is_empty() && name.chars().count() <= 100 && !name.contains(unfit)
+}
+
+impl Plan {
+    fn check(&self) -> Result<(), &'static str> {
+        if !is_word(&self.id) {
+            return Err("id must be 1 to 32 lower-case letters, digits, _ or -");
+        }
+        if !is_name(&self.name) {
+            return Err("name must be 1 to 100 characters without /, =, & and control characters");
+        }
+        if !matches!(self.limits.requests_per_minute, Limit::Unlimited | Limit::Of(1..=60_000)) {
+            return Err("requests_per_minute must be 1 to 60000, or \"unlimited\"");
+        }
+        if !(1..=1_000).contains(&self.limits.in_flight) {
+            return Err("in_flight must be 1 to 1000");
+        }
+        if self.limits.burst.is_some_and(|burst| !(1..=60_000).contains(&burst)) {
+            return Err("burst must be 1 to 60000");
+        }
+        if !are_prices(&[self.price.usd_month, self.price.usd_year, self.price.cny_month]) {
+            return Err("a price must be 1 to 100000000 cents or fen; leave it out where the plan is not sold");
+        }
+        if self.credits_month.is_some_and(|credits| credits > LARGEST_CREDITS) {
+            return Err("credits_month must be at most 100000000000000000");
+        }
+        Ok(())
+    }
+}
+
+impl Package {
+    fn check(&self) -> Result<(), &'static str> {
+        if !is_word(&self.id) {
+            return Err("id must be 1 to 32 lower-case letters, digits, _ or -");
+        }
+        if !is_name(&self.name) {
+            return Err("name must be 1 to 100 characters without /, =, & and control characters");
+        }
+        if !(1..=LARGEST_CREDITS).contains(&self.credits) {
+            return Err("credits must be 1 to 100000000000000000 micro-credits");
+        }
+        if self.expires_after_days.is_some_and(|days| !(1..=36_500).contains(&days)) {
+            return Err("expires_after_days must be 1 to 36500; leave it out where they do not expire");
+        }
+        if !are_prices(&[self.price.usd, self.price.cny]) || self.price == PackagePrice::default() {
+            return Err("price must have usd or cny, or both, of 1 to 100000000 cents or fen");
+        }
+        Ok(())
+    }
 }
 
 impl Plans {
     /// The plans in `text` (the format of `infra/plans.toml`).
     ///
     /// # Errors
-    /// [`PlansError`], which names the line or the plan.
+    /// [`PlansError`], which names the line, the plan or the package.
     pub fn parse(text: &str) -> Result<Self, PlansError> {
+        const TWICE: &str = "this id stands twice";
         let file: File = toml::from_str(text)?;
-        let mut plans: Vec<Plan> = vec![];
-        for plan in file.plan {
-            let invalid = |why| Err(PlansError::Invalid { plan: plan.id.clone(), why });
-            let word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '-';
-            if plan.id.is_empty() || plan.id.len() > 32 || !plan.id.chars().all(word) {
-                return invalid("id must be 1 to 32 lower-case letters, digits, _ or -");
-            }
-            if !matches!(plan.limits.requests_per_minute, Limit::Unlimited | Limit::Of(1..=60_000)) {
-                return invalid("requests_per_minute must be 1 to 60000, or \"unlimited\"");
-            }
-            if !(1..=1_000).contains(&plan.limits.in_flight) {
-                return invalid("in_flight must be 1 to 1000");
-            }
-            if plan.limits.burst.is_some_and(|burst| !(1..=60_000).contains(&burst)) {
-                return invalid("burst must be 1 to 60000");
-            }
-            if plans.iter().any(|other| other.id == plan.id) {
-                return invalid("this id stands twice");
-            }
-            plans.push(plan);
+        for (place, plan) in file.plan.iter().enumerate() {
+            let twice = file.plan[..place].iter().any(|other| other.id == plan.id);
+            let checked = plan.check().and(if twice { Err(TWICE) } else { Ok(()) });
+            checked.map_err(|why| PlansError::Invalid { plan: plan.id.clone(), why })?;
         }
-        if plans.is_empty() { Err(PlansError::Empty) } else { Ok(Self(plans.into())) }
+        for (place, package) in file.package.iter().enumerate() {
+            let twice = file.package[..place].iter().any(|other| other.id == package.id);
+            let checked = package.check().and(if twice { Err(TWICE) } else { Ok(()) });
+            checked.map_err(|why| PlansError::InvalidPackage { package: package.id.clone(), why })?;
+        }
+        if file.plan.is_empty() { Err(PlansError::Empty) } else { Ok(Self(Arc::new(file))) }
+    }
+
+    /// Which version of the catalogue this is.
+    #[must_use]
+    pub fn version(&self) -> u32 {
+        self.0.version
+    }
+
+    /// The packages of credits, in the order of the file.
+    #[must_use]
+    pub fn packages(&self) -> &[Package] {
+        &self.0.package
+    }
+
+    /// The package called `id`, if it is sold.
+    #[must_use]
+    pub fn package(&self, id: &str) -> Option<&Package> {
+        self.0.package.iter().find(|package| package.id == id)
     }
 
     /// The plan called `id`; the first plan when it is gone, so that a tenant is never without limits.
@@ -211,25 +398,25 @@ impl Plans {
     /// The plan called `id`, if there is one.
     #[must_use]
     pub fn find(&self, id: &str) -> Option<&Plan> {
-        self.0.iter().find(|plan| plan.id == id)
+        self.0.plan.iter().find(|plan| plan.id == id)
     }
 
     /// The plan that new organizations get.
     #[must_use]
     pub fn first(&self) -> &Plan {
-        &self.0[0]
+        &self.0.plan[0]
     }
 
     /// All of them, from the smallest to the largest.
     #[must_use]
     pub fn all(&self) -> &[Plan] {
-        &self.0
+        &self.0.plan
     }
 
     /// The larger of two plans; one that is gone is smaller than any.
     #[must_use]
     pub fn larger<'a>(&self, one: &'a str, other: &'a str) -> &'a str {
-        let place = |id| self.0.iter().position(|plan| plan.id == id);
+        let place = |id| self.0.plan.iter().position(|plan| plan.id == id);
         if place(other) > place(one) { other } else { one }
     }
 }
@@ -248,6 +435,27 @@ mod tests {
         assert_eq!(plans.get("team").limits.messages, Limit::Unlimited);
         assert_eq!(plans.get("pro").price.usd_year, Some(19_000));
         assert_eq!(plans.get("gone").id, "free");
+        assert_eq!(plan_price_key("pro", Interval::Year), "pro_usd_year");
+        assert_eq!(plans.get("pro").price.usd(Interval::Month), Some(1_900));
+        assert!(plans.version() >= 1 && plans.package("small").is_some() && plans.package("gone").is_none());
+        for package in plans.packages() {
+            assert!(package.price.usd.is_some() && package.price.cny.is_some(), "{} is sold everywhere", package.id);
+        }
+    }
+
+    #[test]
+    fn what_goes_back_is_the_part_that_was_paid_back() {
+        for (credits, amount, refunded, back) in [
+            (1_000, 300, 0, 0),
+            (1_000, 300, 100, 333),
+            (1_000, 300, 299, 996),
+            (1_000, 300, 300, 1_000),
+            (1_000, 300, 900, 1_000),
+            (1_000, 0, 5, 0),
+            (u64::MAX, u64::MAX, u64::MAX - 1, u64::MAX - 1),
+        ] {
+            assert_eq!(credits_back(credits, amount, refunded), back, "{refunded} of {amount} for {credits}");
+        }
     }
 
     #[test]
@@ -260,6 +468,11 @@ mod tests {
             ("messages = 1_000", "mesages = 1_000", "mesages"),
             ("id = \"pro\"", "id = \"free\"", "twice"),
             ("requests_per_minute = 10", "requests_per_minute = 0", "requests_per_minute"),
+            ("usd_month = 1_900", "usd_month = 0", "`pro`: a price"),
+            ("name = \"Pro\"", "name = \"Pro & more\"", "`pro`: name"),
+            ("id = \"medium\"", "id = \"small\"", "`small`: this id stands twice"),
+            ("expires_after_days = 365", "expires_after_days = 0", "expires_after_days"),
+            ("usd = 1_000", "eur = 1_000", "eur"),
         ] {
             let error = Plans::parse(&good.replacen(from, to, 1)).unwrap_err().to_string();
             assert!(error.contains(says), "{error}");

@@ -75,6 +75,8 @@ pub enum Permission {
     ReadAudit,
     /// Take out all of the organization's data.
     ExportData,
+    /// Buy and end plans, buy credits, and see what was paid.
+    ManageBilling,
 }
 
 /// What an API key may be used for.
@@ -160,6 +162,8 @@ pub enum Actor {
     User(Role),
     /// A program with an API key of these scopes.
     Key(KeyScopes),
+    /// A signed-in person whose organization is being deleted.
+    Waiting,
 }
 
 impl Actor {
@@ -177,7 +181,8 @@ impl Actor {
                 | P::ManageKeys
                 | P::ManageMembers
                 | P::ManageOrganization
-                | P::ManageTenantUsers => true,
+                | P::ManageTenantUsers
+                | P::ManageBilling => true,
                 P::OwnOrganization | P::ReadAudit | P::ExportData | P::LoginTenantUsers => false,
             },
             Self::User(Role::Member) => match permission {
@@ -186,11 +191,14 @@ impl Actor {
                 | P::ManageMembers
                 | P::ManageOrganization
                 | P::ManageTenantUsers
+                | P::ManageBilling
                 | P::OwnOrganization
                 | P::ReadAudit
                 | P::ExportData
                 | P::LoginTenantUsers => false,
             },
+            // What brings the organization back asks for the role that is stored.
+            Self::Waiting => matches!(permission, P::ReadOrganization),
             Self::Key(scopes) => match permission {
                 P::ReadOrganization => true,
                 P::CallModels => scopes.has(KeyScope::Models),
@@ -203,7 +211,8 @@ impl Actor {
                 | P::ManageTenantUsers
                 | P::OwnOrganization
                 | P::ReadAudit
-                | P::ExportData => false,
+                | P::ExportData
+                | P::ManageBilling => false,
             },
         }
     }
@@ -229,6 +238,26 @@ mod tests {
             assert!(Actor::User(Role::Owner).may(permission));
             assert!(!Actor::User(Role::Admin).may(permission) && !Actor::User(Role::Member).may(permission));
             assert!(!Actor::Key(KeyScope::ALL.into_iter().collect()).may(permission));
+        }
+    }
+
+    #[test]
+    fn who_waits_for_an_erasure_sees_the_organization_and_no_more() {
+        assert!(Actor::Waiting.may(Permission::ReadOrganization));
+        for permission in [
+            Permission::CallModels,
+            Permission::ReadUsage,
+            Permission::ManageKeys,
+            Permission::ReadMembers,
+            Permission::ManageMembers,
+            Permission::ManageOrganization,
+            Permission::OwnOrganization,
+            Permission::ManageTenantUsers,
+            Permission::LoginTenantUsers,
+            Permission::ReadAudit,
+            Permission::ExportData,
+        ] {
+            assert!(!Actor::Waiting.may(permission), "{permission:?}");
         }
     }
 

@@ -46,6 +46,13 @@ pub fn day(at: Millis) -> String {
     timestamp(at).to_zoned(TimeZone::UTC).date().to_string()
 }
 
+/// `at`, so many calendar months later in UTC; the last day of a month that is too short.
+#[must_use]
+pub fn months_later(at: Millis, months: u32) -> Millis {
+    let later = timestamp(at).to_zoned(TimeZone::UTC).checked_add(jiff::Span::new().months(months.min(1_200)));
+    later.map_or(at, |later| later.timestamp().as_millisecond())
+}
+
 /// A UTC calendar month, the period of the allowances. Half open: it ends where the next begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Period {
@@ -171,6 +178,14 @@ mod tests {
         assert_eq!(Period::from_index(december.index()), Some(december));
         assert_eq!(day(december.start()), "2026-12-01");
         assert_eq!(rfc3339(december.start()), "2026-12-01T00:00:00.000Z");
+    }
+
+    #[test]
+    fn months_end_on_the_same_day_or_the_last_one() {
+        let later = |from: &str, months| rfc3339(months_later(parse_moment(from).unwrap(), months));
+        assert_eq!(later("2026-11-20T12:00:00.007Z", 1), "2026-12-20T12:00:00.007Z");
+        assert_eq!(later("2026-11-30T23:00:00Z", 3), "2027-02-28T23:00:00.000Z");
+        assert_eq!(later("2026-12-31T00:00:00Z", 0), "2026-12-31T00:00:00.000Z");
     }
 
     #[test]

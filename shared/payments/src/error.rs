@@ -31,6 +31,12 @@ pub enum PaymentError {
 }
 
 impl PaymentError {
+    /// Whether the same may go well later, with the same numbers.
+    #[must_use]
+    pub const fn is_transient(&self) -> bool {
+        matches!(self, Self::Unavailable(_))
+    }
+
     pub(crate) fn refused(code: &str, message: &str) -> Self {
         Self::Refused { code: short(code), message: short(message) }
     }

@@ -12,7 +12,7 @@ use tenantry_domain::{
     KeyId, Millis, Resource, UserId,
     budget::Budget,
     plans::Limit,
-    roles::KeyScopes,
+    roles::{KeyScopes, Role},
     secret::{ApiKeySecret, TEST_PREFIX},
     usage::UsageEvent,
 };
@@ -174,7 +174,7 @@ impl Store {
     /// Creates a key, unless the tenant has `limit` already or is being deleted: then `None`, and nothing was written.
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// [`StoreError`]; `ActorChanged` when the person of the audit row does not manage keys any more.
     pub async fn create_api_key(
         &self,
         scope: &TenantScope,
@@ -220,10 +220,11 @@ impl Store {
             Limit::Unlimited => count.condition_expression(lives),
         };
         writes.push(TransactWriteItem::builder().update(build(count.build())?).build());
-        if let Some(audit) = audit {
-            writes.push(self.audit_write(scope, audit)?);
-        }
-        match self.transact(writes).await? {
+        let transacted = match audit {
+            Some(audit) => self.transact_as(scope, Role::Admin, writes, audit).await?,
+            None => self.transact(writes).await?,
+        };
+        match transacted {
             Transacted::Done => Ok(Some(key)),
             Transacted::Refused(_) => Ok(None),
         }
@@ -310,8 +311,7 @@ impl Store {
                 let row = self.versioned_update(&keys::api_key_lookup(hash), &Precondition::Any, &changes);
                 writes.push(TransactWriteItem::builder().update(build(row.build())?).build());
             }
-            writes.push(self.audit_write(scope, audit)?);
-            if matches!(self.transact(writes).await?, Transacted::Done) {
+            if matches!(self.transact_as(scope, Role::Admin, writes, audit).await?, Transacted::Done) {
                 self.key_cache.forget(listed.hashes());
                 return self.changed_key(scope, id).await;
             }
@@ -369,8 +369,7 @@ impl Store {
             if let Some(previous) = &listed.previous {
                 writes.push(self.forget_lookup(previous)?);
             }
-            writes.push(self.audit_write(scope, audit)?);
-            if matches!(self.transact(writes).await?, Transacted::Done) {
+            if matches!(self.transact_as(scope, Role::Admin, writes, audit).await?, Transacted::Done) {
                 self.key_cache.forget(listed.hashes());
                 return self.changed_key(scope, id).await;
             }
@@ -410,8 +409,7 @@ impl Store {
                 .expression_attribute_names("#keys", "keys")
                 .expression_attribute_values(":one", n(1));
             writes.push(TransactWriteItem::builder().update(build(count.build())?).build());
-            writes.push(self.audit_write(scope, audit)?);
-            let done = matches!(self.transact(writes).await?, Transacted::Done);
+            let done = matches!(self.transact_as(scope, Role::Admin, writes, audit).await?, Transacted::Done);
             self.key_cache.forget(listed.hashes());
             if done {
                 return Ok(Changed::Done(()));

@@ -29,6 +29,9 @@ pub enum StoreError {
     /// The request was claimed by somebody else meanwhile, because this one took too long. Nothing was written.
     #[error("the request belongs to a later try of it")]
     Superseded,
+    /// Who wants it is not in the role any more that allows it. Nothing was written.
+    #[error("the role changed meanwhile")]
+    ActorChanged,
     /// A cursor that was not handed out for this list.
     #[error("the cursor is not one of this list")]
     BadCursor,

@@ -55,7 +55,8 @@ pub enum Accepted {
     Already,
     /// The plan includes no more members. The invitation is as it was.
     Full,
-    /// It is not good any more: accepted, revoked, replaced or expired meanwhile.
+    /// It is not good any more: accepted, revoked, replaced or expired meanwhile, or who made it may not invite to
+    /// this role any more.
     Unknown,
 }
 
@@ -178,6 +179,10 @@ impl Store {
         limit: Limit,
         audit: &NewAudit<'_>,
     ) -> Result<Accepted> {
+        if invite.invited_by == *user {
+            // They were a member when they made it, so they are one still, or have left.
+            return Ok(Accepted::Unknown);
+        }
         let mut writes = self.join_writes(scope, user, invite.role, limit)?;
         let redeem = Delete::builder()
             .table_name(&*self.table)
@@ -189,10 +194,13 @@ impl Store {
         writes.push(TransactWriteItem::builder().delete(build(redeem.build())?).build());
         writes.push(self.vacate_write(scope, invite)?);
         writes.push(self.audit_write(scope, audit)?);
+        // Who was removed or demoted has no way back, or up, through what they left behind.
+        let least = if invite.role == Role::Owner { Role::Owner } else { Role::Admin };
+        writes.push(self.least_role_check(scope, &invite.invited_by, least)?);
         let Transacted::Refused(failed) = self.transact(writes).await? else {
             return Ok(Accepted::Done(invite.role));
         };
-        if failed[3] || failed[4] {
+        if failed[3] || failed[4] || failed[6] {
             return Ok(Accepted::Unknown);
         }
         if failed[1] || failed[2] {

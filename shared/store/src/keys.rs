@@ -17,6 +17,7 @@
 //! | `T#<org>` | `ACCOUNT#<time>#<sha256>` | what happened to what the tenant has bought |
 //! | `T#<org>` | `LEDGER#<time>#<led>` | change of credits |
 //! | `T#<org>` | `BOOKED#<sha256>` | that a change of credits was booked |
+//! | `T#<org>` | `ORDER#<ord>` | order |
 //! | `T#<org>` | `TSES#<tus>#<ses>` | session of a tenant user |
 //! | `T#<org>` | `AUDIT#<time>#<id>` | audit row |
 //! | `T#<org>` | `IDEM#<sha256>` | request with an `Idempotency-Key`, and its answer |
@@ -33,6 +34,8 @@
 //! | `CUSTOMER#<sha256>` | `CUSTOMER` | the tenant that a vendor's customer is |
 //! | `EVENT#<vendor>#<sha256>` | `EVENT` | who handles an event of a vendor, or that it was |
 //! | `EVENT#<vendor>#<sha256>` | `UNREADABLE` | what nobody could read |
+//! | `ORDERNO#<ord>` | `ORDERNO` | whose order it is |
+//! | `DUE#<nn>` | `ORDER#<time>#<ord>` | order with something left to do, and when to look at it |
 //! | `TRY#<sha256>` | `GUESS` | how often a secret was guessed at, and when it may be again |
 //! | `TRY#<sha256>` | `WINDOW#<number>` | how often something was tried within a window of time |
 //!
@@ -42,7 +45,7 @@ use std::collections::HashMap;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use tenantry_domain::{
-    Email, InviteId, KeyId, LedgerId, OrgId, Period, RequestId, SessionId, TenantUserId, UserId, Username,
+    Email, InviteId, KeyId, LedgerId, OrderId, OrgId, Period, RequestId, SessionId, TenantUserId, UserId, Username,
     one_time::Purpose, secret::sha256_hex,
 };
 
@@ -104,7 +107,12 @@ pub(crate) fn invited(scope: &TenantScope, email: &Email) -> Key {
 }
 
 pub(crate) fn tenant_session(scope: &TenantScope, user: &TenantUserId, session: &SessionId) -> Key {
-    Key::new(tenant(scope), format!("TSES#{user}#{session}"))
+    Key::new(tenant(scope), format!("{}{session}", tenant_sessions_of(user)))
+}
+
+/// Sessions of this tenant user sort behind this.
+pub(crate) fn tenant_sessions_of(user: &TenantUserId) -> String {
+    format!("TSES#{user}#")
 }
 
 pub(crate) const TENANT_USER_PREFIX: &str = "TUSER#";
@@ -195,6 +203,32 @@ pub(crate) fn booking(scope: &TenantScope, key: &str) -> Key {
     Key::new(tenant(scope), format!("BOOKED#{}", sha256_hex(key.as_bytes())))
 }
 
+pub(crate) const ORDER_PREFIX: &str = "ORDER#";
+
+/// Sorts by the time at which it was ordered.
+pub(crate) fn order(scope: &TenantScope, order: &OrderId) -> Key {
+    Key::new(tenant(scope), format!("{ORDER_PREFIX}{}", order.short()))
+}
+
+/// A vendor's message names an order and nobody whose it is.
+pub(crate) fn order_owner(order: &OrderId) -> Key {
+    Key::new(format!("ORDERNO#{}", order.short()), "ORDERNO")
+}
+
+/// As many as the register has: what is due is looked for shard by shard as well.
+pub(crate) fn due(shard: u8) -> String {
+    format!("DUE#{shard:02}")
+}
+
+pub(crate) fn order_due(order: &OrderId, at: i64) -> Key {
+    Key::new(due(spread(order.as_str())), format!("{}#{}", orders_due_before(at), order.short()))
+}
+
+/// Orders that are due before `at` sort before this.
+pub(crate) fn orders_due_before(at: i64) -> String {
+    format!("{ORDER_PREFIX}{at:015}")
+}
+
 pub(crate) const AUDIT_PREFIX: &str = "AUDIT#";
 
 pub(crate) fn audit(scope: &TenantScope, at: i64, id: &str) -> Key {
@@ -276,8 +310,13 @@ pub(crate) fn shard(number: u8) -> String {
     format!("SHARD#{number:02}")
 }
 
-/// Where the register lists `org`. The last characters of an id are random, so shards fill evenly.
+/// Where the register lists `org`.
 pub(crate) fn registered(org: &OrgId) -> Key {
-    let number = org.as_str().bytes().rev().take(6).fold(0_u32, |sum, b| sum.wrapping_mul(31).wrapping_add(b.into()));
-    Key::new(shard((number % u32::from(SHARDS)) as u8), format!("T#{org}"))
+    Key::new(shard(spread(org.as_str())), format!("T#{org}"))
+}
+
+/// The shard of an id. The last characters of an id are random, so shards fill evenly.
+fn spread(id: &str) -> u8 {
+    let number = id.bytes().rev().take(6).fold(0_u32, |sum, b| sum.wrapping_mul(31).wrapping_add(b.into()));
+    (number % u32::from(SHARDS)) as u8
 }

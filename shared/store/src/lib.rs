@@ -23,6 +23,7 @@ mod mails;
 mod members;
 mod meter;
 mod one_time;
+mod orders;
 mod organizations;
 mod reconcile;
 mod register;
@@ -56,10 +57,11 @@ pub use ledger::{Booked, NewLedgerRow};
 pub use mails::MailClaim;
 pub use members::{Member, MemberChange, OfMember};
 pub use meter::{Admission, Planned, Reservation, SettleOutcome, WithinBudget};
+pub use orders::{DueOrder, NewOrder, OrderChanged, RefundOpened};
 pub use organizations::{MemberOf, Membership, Organization, OrganizationChange};
 pub use reconcile::{Difference, Look, Repair, Suspicion, TimeIsUp};
 pub use scope::TenantScope;
-pub use sessions::{Device, Rotation, Session};
+pub use sessions::{Device, MOST_SESSIONS, Rotation, Session};
 pub use tenant_sessions::{TenantRotation, TenantSession};
 pub use tenant_users::{TenantUser, TenantUserChange};
 pub use throttle::{Admitted, GuessRule, WindowRule};
@@ -84,6 +86,12 @@ impl Store {
     #[must_use]
     pub fn new(db: aws_sdk_dynamodb::Client, table: &str, plans: Plans, clock: Arc<dyn Clock>) -> Self {
         Self { db, table: table.into(), plans, clock, guesses: Arc::default(), key_cache: Arc::default() }
+    }
+
+    /// The same clock, for others who speak of the same moments.
+    #[must_use]
+    pub fn clock(&self) -> Arc<dyn Clock> {
+        Arc::clone(&self.clock)
     }
 
     /// The clock that every time stamp is read from.

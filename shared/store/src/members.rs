@@ -9,9 +9,9 @@ use aws_sdk_dynamodb::types::{ConditionCheck, Delete, Put, TransactWriteItem};
 use tenantry_domain::{Millis, UserId, plans::Limit, roles::Role};
 
 use crate::{
-    NewAudit, Page, Store, TenantScope,
+    AuditActor, NewAudit, Page, Store, TenantScope,
     db::{Range, Transacted, build, prefix_end},
-    error::Result,
+    error::{Result, StoreError},
     item::{Item, Reader, n, s},
     keys::{self, Key},
     organizations::{DELETES_AT, membership_items},
@@ -198,6 +198,48 @@ impl Store {
             .expression_attribute_names("#role", "role")
             .expression_attribute_values(":role", s(role.name()));
         Ok(TransactWriteItem::builder().condition_check(build(check.build())?).build())
+    }
+
+    /// The condition that `user` is at least in the role `least`, to stand in a transaction.
+    pub(crate) fn least_role_check(
+        &self,
+        scope: &TenantScope,
+        user: &UserId,
+        least: Role,
+    ) -> Result<TransactWriteItem> {
+        let mut check = ConditionCheck::builder()
+            .table_name(&*self.table)
+            .set_key(Some(keys::member(scope, user).attributes()))
+            .expression_attribute_names("#role", "role");
+        let mut places = vec![];
+        // Higher roles come first in the order of `Role`.
+        for role in [Role::Owner, Role::Admin, Role::Member].into_iter().filter(|role| *role <= least) {
+            places.push(format!(":{}", role.name()));
+            check = check.expression_attribute_values(format!(":{}", role.name()), s(role.name()));
+        }
+        let check = check.condition_expression(format!("#role IN ({})", places.join(", ")));
+        Ok(TransactWriteItem::builder().condition_check(build(check.build())?).build())
+    }
+
+    /// Runs `writes` with their row of the audit log, on the condition that the person whom the row names is at least
+    /// in the role `least` at this very moment: what a handler saw of them before may be over by now.
+    ///
+    /// # Errors
+    /// [`StoreError::ActorChanged`](crate::StoreError) when they are not.
+    pub(crate) async fn transact_as(
+        &self,
+        scope: &TenantScope,
+        least: Role,
+        mut writes: Vec<TransactWriteItem>,
+        audit: &NewAudit<'_>,
+    ) -> Result<Transacted> {
+        writes.push(self.audit_write(scope, audit)?);
+        let AuditActor::User(user) = &audit.actor else { return self.transact(writes).await };
+        writes.push(self.least_role_check(scope, user, least)?);
+        match self.transact(writes).await? {
+            Transacted::Refused(failed) if failed.last() == Some(&true) => Err(StoreError::ActorChanged),
+            other => Ok(other),
+        }
     }
 
     fn role_write(&self, key: &Key, old: Role, new: Role) -> Result<TransactWriteItem> {

@@ -20,6 +20,9 @@ use crate::{
 /// Set from the deletion by the owner on: when the erasure begins.
 pub(crate) const DELETES_AT: &str = "deletes_at";
 
+/// Set when the erasure has begun.
+pub(crate) const ERASING: &str = "erasing";
+
 /// Most organizations that one person may create beside their first: each has a plan of its own, and the first
 /// plan is free.
 const MOST_CREATED: u32 = 20;
@@ -240,7 +243,7 @@ impl Store {
         }
         let condition = format!("{} AND attribute_not_exists({DELETES_AT})", expected.condition());
         let update = self.versioned_update(&keys::organization(scope), expected, &changes);
-        self.organization_changed(scope, update.condition_expression(condition), expected, audit).await
+        self.organization_changed(scope, update.condition_expression(condition), expected, Role::Admin, audit).await
     }
 
     /// Marks the organization, to be erased at `at`. One that is marked keeps its time.
@@ -256,7 +259,7 @@ impl Store {
     ) -> Result<Changed<Organization>> {
         let condition = format!("{} AND attribute_not_exists({DELETES_AT})", expected.condition());
         let update = self.versioned_update(&keys::organization(scope), expected, &[(DELETES_AT, Some(n(at)))]);
-        self.organization_changed(scope, update.condition_expression(condition), expected, audit).await
+        self.organization_changed(scope, update.condition_expression(condition), expected, Role::Owner, audit).await
     }
 
     /// Takes the mark off, unless the erasure has begun or may begin.
@@ -269,11 +272,11 @@ impl Store {
         expected: &Precondition,
         audit: &NewAudit<'_>,
     ) -> Result<Changed<Organization>> {
-        let condition = format!("{} AND {DELETES_AT} > :now AND attribute_not_exists(erasing)", expected.condition());
+        let condition = format!("{} AND {DELETES_AT} > :now AND attribute_not_exists({ERASING})", expected.condition());
         let update = self
             .versioned_update(&keys::organization(scope), expected, &[(DELETES_AT, None)])
             .expression_attribute_values(":now", n(self.now()));
-        self.organization_changed(scope, update.condition_expression(condition), expected, audit).await
+        self.organization_changed(scope, update.condition_expression(condition), expected, Role::Owner, audit).await
     }
 
     async fn organization_changed(
@@ -281,11 +284,12 @@ impl Store {
         scope: &TenantScope,
         update: aws_sdk_dynamodb::types::builders::UpdateBuilder,
         expected: &Precondition,
+        least: Role,
         audit: &NewAudit<'_>,
     ) -> Result<Changed<Organization>> {
         let key = keys::organization(scope);
         let update = TransactWriteItem::builder().update(build(update.build())?).build();
-        match self.transact(vec![update, self.audit_write(scope, audit)?]).await? {
+        match self.transact_as(scope, least, vec![update], audit).await? {
             Transacted::Done => {
                 let stored = self.get(&key, true).await?;
                 stored.map_or(Ok(Changed::Missing), |item| read_organization(&item).map(Changed::Done))

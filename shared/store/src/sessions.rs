@@ -16,6 +16,12 @@ use crate::{
     table::TTL,
 };
 
+/// Most sessions of one person. The oldest end when there are more.
+pub const MOST_SESSIONS: i32 = 100;
+
+/// How many sessions too many one sign-in ends: more than it begins.
+const TRIMMED: i32 = 10;
+
 /// Where a login came from, as the client and the connection tell.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Device {
@@ -147,6 +153,28 @@ impl Store {
         })
     }
 
+    /// Ends the oldest sessions of a person who has more than [`MOST_SESSIONS`], some of them: a session costs nothing
+    /// but a sign-in, and whoever ends them all, like the erasure of an organization, has to get through.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn trim_sessions(&self, user: &UserId) -> Result<()> {
+        self.trim(&keys::user_partition(user), keys::SESSION_PREFIX).await
+    }
+
+    /// Ends the oldest of the sessions below `prefix`. Their ids sort by time.
+    pub(crate) async fn trim(&self, pk: &str, prefix: &str) -> Result<()> {
+        let to = prefix_end(prefix);
+        let range = Range { limit: MOST_SESSIONS + TRIMMED, newest_first: true, ..Range::between(pk, prefix, &to) };
+        let (items, _) = self.page(range).await?;
+        for item in items.iter().skip(MOST_SESSIONS.unsigned_abs() as usize) {
+            let key = Key { pk: pk.to_owned(), sk: Reader(item).text(keys::SK)?.to_owned() };
+            let delete = self.db.delete_item().table_name(&*self.table).set_key(Some(key.attributes()));
+            delete.send().await.map_err(StoreError::from_sdk)?;
+        }
+        Ok(())
+    }
+
     /// Whether the session exists and has not expired.
     ///
     /// # Errors
@@ -210,8 +238,8 @@ impl Store {
         self.end_with_row(&session, "session.revoked", origin).await
     }
 
-    /// Has the session act for `org` from here on, and rotates its refresh token. Whoever calls this has seen
-    /// that the user belongs to `org`; every refresh looks again. `None` when the session has ended.
+    /// Has the session act for `org` from here on. Whoever calls this has seen that the user belongs to `org`; every
+    /// refresh looks again. `None` when the session has ended.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -222,11 +250,9 @@ impl Store {
             .update_item()
             .table_name(&*self.table)
             .set_key(Some(keys::session(user, id).attributes()))
-            .update_expression("SET org = :org, #counter = #counter + :one, last_used_at = :now")
+            .update_expression("SET org = :org, last_used_at = :now")
             .condition_expression("attribute_exists(pk) AND expires_at > :now")
-            .expression_attribute_names("#counter", "counter")
             .expression_attribute_values(":org", s(org.as_str()))
-            .expression_attribute_values(":one", n(1))
             .expression_attribute_values(":now", n(now))
             .return_values(ReturnValue::AllNew)
             .send()

@@ -75,7 +75,8 @@ fn digest(user: &TenantUser) -> String {
 }
 
 impl Store {
-    /// Writes a new session of a tenant user.
+    /// Writes a new session of a tenant user, and ends the oldest when there are more than
+    /// [`MOST_SESSIONS`](crate::MOST_SESSIONS).
     ///
     /// # Errors
     /// [`StoreError`].
@@ -94,7 +95,7 @@ impl Store {
         // No condition, for the reason of `create_session`.
         let put = self.db.put_item().table_name(&*self.table).set_item(Some(item.build()));
         put.send().await.map_err(StoreError::from_sdk)?;
-        Ok(())
+        self.trim(&keys::tenant(scope), &keys::tenant_sessions_of(&session.user)).await
     }
 
     /// Rotates the refresh token of a tenant user's session, by the rules of `rotate_session`.

@@ -2,7 +2,7 @@
 //! of two who take one name at once, one gets it.
 
 use aws_sdk_dynamodb::types::{AttributeValue, Put, TransactWriteItem};
-use tenantry_domain::{Millis, TenantUserId, Username};
+use tenantry_domain::{Millis, TenantUserId, Username, roles::Role};
 
 use crate::{
     NewAudit, Page, Store, TenantScope,
@@ -74,8 +74,8 @@ impl Store {
             .condition_expression("attribute_not_exists(pk)");
         let put = TransactWriteItem::builder().put(build(put.build())?).build();
         // None is created in an organization that is on its way out: the erasure would not wait for it.
-        let writes = vec![put, self.organization_lives(scope)?, self.audit_write(scope, audit)?];
-        Ok(matches!(self.transact(writes).await?, Transacted::Done))
+        let writes = vec![put, self.organization_lives(scope)?];
+        Ok(matches!(self.transact_as(scope, Role::Admin, writes, audit).await?, Transacted::Done))
     }
 
     /// The tenant user of this name.
@@ -126,7 +126,7 @@ impl Store {
         changes.extend(change.disabled.map(|disabled| ("disabled", Some(AttributeValue::Bool(disabled)))));
         let update = self.versioned_update(&key, expected, &changes);
         let update = TransactWriteItem::builder().update(build(update.build())?).build();
-        match self.transact(vec![update, self.audit_write(scope, audit)?]).await? {
+        match self.transact_as(scope, Role::Admin, vec![update], audit).await? {
             Transacted::Done => {
                 let stored = self.get(&key, true).await?;
                 // Deleted by somebody else right after.
@@ -150,7 +150,7 @@ impl Store {
         let key = keys::tenant_user(scope, username);
         let delete = self.versioned_delete(&key, expected);
         let delete = TransactWriteItem::builder().delete(build(delete.build())?).build();
-        match self.transact(vec![delete, self.audit_write(scope, audit)?]).await? {
+        match self.transact_as(scope, Role::Admin, vec![delete], audit).await? {
             Transacted::Done => Ok(Changed::Done(())),
             Transacted::Refused(_) => self.why_changed_refused(&key, expected).await,
         }

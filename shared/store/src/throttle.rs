@@ -7,7 +7,7 @@
 //!
 //! A subject is any text; only its hash is stored.
 
-use aws_sdk_dynamodb::types::ReturnValuesOnConditionCheckFailure;
+use aws_sdk_dynamodb::{operation::delete_item::DeleteItemError, types::ReturnValuesOnConditionCheckFailure};
 use tenantry_domain::Millis;
 
 use crate::{
@@ -122,7 +122,20 @@ impl Store {
             .expression_attribute_values(":now", n(self.now()))
             .send()
             .await;
-        taken_back.map(drop).or_else(|error| failed_condition(error).map(drop))
+        let Err(error) = taken_back else { return Ok(()) };
+        failed_condition(error)?;
+        // It was the only one, and there is no counter of none.
+        let delete = self.db.delete_item().table_name(&*self.table).set_key(Some(keys::guesses(subject).attributes()));
+        let delete = delete.condition_expression("guesses = :one").expression_attribute_values(":one", n(1));
+        match delete.send().await {
+            Ok(_) => Ok(()),
+            Err(error)
+                if error.as_service_error().is_some_and(DeleteItemError::is_conditional_check_failed_exception) =>
+            {
+                Ok(())
+            }
+            Err(error) => Err(StoreError::from_sdk(error)),
+        }
     }
 
     /// Forgets the guesses: one was right.

@@ -16,6 +16,7 @@ use crate::{
     error::{Result, StoreError},
     item::{Item, NewItem, Reader, n, s},
     keys,
+    organizations::ERASING,
 };
 
 /// DynamoDB takes at most this many writes in one transaction.
@@ -150,6 +151,8 @@ pub struct WriteReport {
     pub duplicates: usize,
     /// Events that DynamoDB will not take, however often they come.
     pub rejected: Vec<RequestId>,
+    /// Events that came when their tenant was erased, or was being erased.
+    pub dropped: usize,
 }
 
 /// One page of a list.
@@ -163,12 +166,17 @@ pub struct Page<T> {
 
 impl Store {
     /// Writes the records of `events` and adds them to the roll-ups, each event once however often it
-    /// is delivered.
+    /// is delivered. Of a tenant that was erased nothing is written: an event may lie among the dead letters for
+    /// longer than its tenant lives.
     ///
     /// # Errors
     /// [`StoreError`]; a part may have been written, and delivering all of it again is safe.
     pub async fn write_usage(&self, scope: &TenantScope, events: &[UsageEvent]) -> Result<WriteReport> {
         let mut report = WriteReport::default();
+        if self.is_erased(scope).await? {
+            report.dropped = events.len();
+            return Ok(report);
+        }
         let mut seen = HashSet::new();
         let mut distinct: Vec<&UsageEvent> = events.iter().filter(|event| seen.insert(&event.id)).collect();
         report.duplicates = events.len() - distinct.len();
@@ -194,6 +202,19 @@ impl Store {
             self.note_key_uses(scope, events).await;
         }
         Ok(report)
+    }
+
+    /// Whether nothing is left of the tenant, or soon will be. Half a read unit while it lives; a condition on every
+    /// write would cost two write units. What is written between this look and the end of an erasure is minutes late:
+    /// an erasure begins 30 days after the last call that was admitted.
+    async fn is_erased(&self, scope: &TenantScope) -> Result<bool> {
+        for consistent in [false, true] {
+            let organization = self.get(&keys::organization(scope), consistent).await?;
+            if organization.is_some_and(|organization| !organization.contains_key(ERASING)) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// One transaction, again without the events that it refuses because they are recorded.

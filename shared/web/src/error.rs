@@ -380,6 +380,10 @@ impl From<StoreError> for ApiError {
                 "This took so long that a later request with the same Idempotency-Key took over. Ask for its answer.",
             )
             .retry_after(Duration::from_secs(1)),
+            StoreError::ActorChanged => {
+                let text = "Your role does not allow this any more; ask an owner or admin.";
+                return Self::new(Code::Forbidden, text);
+            }
             StoreError::BadCursor => Self::new(Code::InvalidParameter, "cursor: not one that this list handed out"),
             StoreError::Corrupt { .. } | StoreError::Rejected(_) => Self::internal(""),
         };

@@ -31,6 +31,9 @@ use crate::error::{ApiError, Code};
 /// How many versions one `If-Match` may name. Clients name one.
 const MOST_TAGS: usize = 16;
 
+/// What is well-formed, for the API document: `*`, or tags with commas between (RFC 9110, 13.1.1).
+const PATTERN: &str = r#"^(\*|(W/)?"[!#-~]*"( *, *(W/)?"[!#-~]*"){0,15})$"#;
+
 /// What `If-Match` asks for. Documented by listing it among the operation's `params`.
 #[derive(Debug)]
 pub struct IfMatch(pub Precondition);
@@ -60,7 +63,7 @@ impl<S: Send + Sync> FromRequestParts<S> for IfMatch {
 
 impl utoipa::IntoParams for IfMatch {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
-        let text = ObjectBuilder::new().schema_type(Type::String).examples(["\"3\""]).build();
+        let text = ObjectBuilder::new().schema_type(Type::String).pattern(Some(PATTERN)).examples(["\"3\""]).build();
         let parameter = ParameterBuilder::new()
             .name("If-Match")
             .parameter_in(ParameterIn::Header)

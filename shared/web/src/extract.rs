@@ -1,13 +1,16 @@
 //! Extractors whose errors name the field, in the one error type.
 
-use std::str::FromStr;
+use std::{fmt, marker::PhantomData, str::FromStr};
 
 use axum::{
     body::Bytes,
     extract::{FromRequest, FromRequestParts, Request},
 };
 use http::{HeaderMap, header, request::Parts};
-use serde::de::DeserializeOwned;
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeOwned, MapAccess, Visitor, value::MapAccessDeserializer},
+};
 
 use crate::error::{ApiError, Code};
 
@@ -53,10 +56,16 @@ pub fn line(pointer: &str, text: &str, max: usize) -> Result<String, ApiError> {
     if !(1..=max).contains(&text.chars().count()) {
         return Err(ApiError::invalid(pointer, format!("must be 1 to {max} characters")));
     }
-    if text.chars().any(char::is_control) {
+    if text.chars().any(|c| c.is_control() || breaks_lines(c)) {
         return Err(ApiError::invalid(pointer, "must be one line without control characters"));
     }
     Ok(text.to_owned())
+}
+
+/// Separators of lines and paragraphs, and what turns the direction of the text around it (Unicode, UAX 9): a name
+/// with one of these changes how others beside it are read.
+const fn breaks_lines(c: char) -> bool {
+    matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// [`line()`] for a field that may be left out.
@@ -134,6 +143,30 @@ fn parse_object<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     }
 }
 
+/// A field that is an object, for types whose fields are read by name: the rule of [`parse_object`] inside a body.
+#[derive(Debug, Default)]
+pub struct Object<T>(pub T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Members(PhantomData)).map(Self)
+    }
+}
+
+struct Members<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for Members<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<T, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(members))
+    }
+}
+
 /// Whether serde complains about the shape of the body and not about a value.
 fn is_shape(message: &str) -> bool {
     ["invalid type", "missing field", "unknown field", "duplicate field", "invalid length"]
@@ -198,11 +231,16 @@ mod tests {
         list: Vec<u8>,
     }
 
+    #[derive(Debug, serde::Deserialize)]
+    struct Outer {
+        inner: Option<Object<Body>>,
+    }
+
     #[test]
     fn a_line_is_trimmed_and_counted_in_characters() {
         assert_eq!(line("/name", "  Ada ", 3).unwrap(), "Ada");
         assert_eq!(line("/name", "äöü", 3).unwrap(), "äöü");
-        for text in ["", "  ", "four", "a\nb", "a\0b"] {
+        for text in ["", "  ", "four", "a\nb", "a\0b", "a\u{2028}b", "a\u{202e}b"] {
             let error = line("/name", text, 3).unwrap_err();
             assert_eq!(error.code(), Code::InvalidValue, "{text:?}");
             assert!(error.to_problem("").detail.starts_with("name: "));
@@ -226,6 +264,14 @@ mod tests {
         }
         assert_eq!(parse_object::<Body>(br#" ["a",[]]"#).unwrap_err().code(), Code::InvalidBody);
         assert!(parse_object::<Body>(br#" {"name":"a","list":[]}"#).is_ok());
+        let outer = |text: &[u8]| parse_object::<Outer>(text).map(|outer| outer.inner.map(|Object(body)| body.name));
+        assert_eq!(outer(br#"{"inner":{"name":"a","list":[]}}"#).unwrap().as_deref(), Some("a"));
+        assert_eq!(outer(br#"{"inner":null}"#).unwrap(), None);
+        let array = outer(br#"{"inner":["a",[]]}"#).unwrap_err();
+        assert_eq!(array.code(), Code::InvalidBody);
+        assert!(array.to_problem("").detail.starts_with("inner: invalid type: sequence"), "{array:?}");
+        let deeper = outer(br#"{"inner":{"name":"a","list":[-1]}}"#).unwrap_err();
+        assert!(deeper.to_problem("").detail.starts_with("inner.list.0: "), "{deeper:?}");
         let deep = "[".repeat(100_000);
         assert_eq!(parse::<serde_json::Value>(deep.as_bytes()).unwrap_err().code(), Code::InvalidBody);
         assert_eq!(parse::<Body>(b"{\"name\":\"\xff\",\"list\":[]}").unwrap_err().code(), Code::InvalidBody);

@@ -6,7 +6,10 @@
 
 use std::{cell::Cell, fmt};
 
-use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde::{
+    Serialize,
+    de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor},
+};
 use serde_json::{Map, Value};
 
 use crate::error::{ApiError, Code};
@@ -32,6 +35,21 @@ pub fn members(body: &[u8]) -> Result<Map<String, Value>, ApiError> {
     match value {
         Value::Object(members) => Ok(members),
         _ => Err(ApiError::new(Code::InvalidBody, "The body must be a JSON object.")),
+    }
+}
+
+/// A JSON object of whatever is in it, as a field of a body: within the same bounds as [`members`].
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[serde(transparent)]
+pub struct Members(pub Map<String, Value>);
+
+impl<'de> serde::Deserialize<'de> for Members {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let budget = Cell::new(BUDGET);
+        match (Bounded { depth: DEPTH, budget: &budget }).deserialize(deserializer)? {
+            Value::Object(members) => Ok(Self(members)),
+            _ => Err(D::Error::custom("invalid type: not an object")),
+        }
     }
 }
 

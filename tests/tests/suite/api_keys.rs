@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use tenantry_domain::{KeyId, secret::sha256_hex};
 use tenantry_host::dynamodb::Capacity;
 use tenantry_tests::{
+    accounts::token_in,
     http::{problem, seen, text},
     platform::{Platform, Reply, Setup, Tenant, request},
     upstream::Upstream,
@@ -298,4 +299,39 @@ async fn a_foreign_key_is_changed_and_rotated_like_one_that_never_existed() {
         }
     }
     assert_eq!(status(&platform, &theirs.api_key).await, 200);
+}
+
+#[tokio::test]
+async fn who_was_removed_or_demoted_neither_lists_nor_revokes() {
+    let (platform, tenant, owner) = stage(Setup::default()).await;
+    let key = create(&platform, &owner, json!({"name": "k"})).await;
+    let guest = platform.register("guest@example.com").await;
+    let members = format!("{ORGANIZATIONS}/{}/members", tenant.org);
+    platform.post(&members, &owner, json!({"email": "guest@example.com", "role": "admin"})).await.expect(201);
+    let link = json!({"token": token_in(&platform.last_letter_to("guest@example.com").await)});
+    let token = text(&guest, "/access_token");
+    platform.post("/api/v1/invites/accept", token, link).await.expect(200);
+    let switch = json!({"organization_id": tenant.org});
+    let inside = platform.post("/api/v1/auth/switch", token, switch).await.expect(200).json();
+    let inside = text(&inside, "/access_token");
+    platform.get(KEYS, inside).await.expect(200);
+
+    let member = format!("{members}/{}", text(&guest, "/user/id"));
+    platform.call(Method::PATCH, &member, &owner, json!({"role": "member"})).await.expect(200);
+    for reply in [
+        platform.get(KEYS, inside).await,
+        platform.delete(&path(&key), inside).await,
+        platform.get("/api/v1/tenant-users", inside).await,
+    ] {
+        problem(&reply, 403, "forbidden");
+    }
+    platform.delete(&member, &owner).await.expect(204);
+    for reply in [
+        platform.get(KEYS, inside).await,
+        platform.delete(&path(&key), inside).await,
+        platform.get("/api/v1/tenant-users", inside).await,
+    ] {
+        problem(&reply, 401, "unauthenticated");
+    }
+    assert_eq!(status(&platform, text(&key, "/secret")).await, 200);
 }

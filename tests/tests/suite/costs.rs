@@ -39,7 +39,10 @@ async fn cost(calls: usize) -> (f64, f64) {
     platform.quiesce().await;
     let all = capacity.write_units() - writes;
     // The meter that this test reads itself is one consistent read of a kilobyte.
-    assert!(capacity.read_units() - reads <= 1.0, "the key is cached, and nothing else is read");
+    assert!(
+        capacity.read_units() - reads <= 1.5,
+        "the key is cached, and each batch looks once whether its organization lives"
+    );
     #[allow(clippy::cast_precision_loss, reason = "a handful")]
     let per_call = |units: f64| units / calls as f64;
     (per_call(before_last_byte), per_call(all))

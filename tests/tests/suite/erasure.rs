@@ -3,14 +3,17 @@
 use futures_util::future::join_all;
 use http::Method;
 use serde_json::{Value, json};
-use tenantry_domain::secret::sha256_hex;
+use tenantry_domain::{RequestId, secret::sha256_hex, usage::UsageEvent};
 use tenantry_quota_reset::Job;
 use tenantry_tests::{
     accounts::token_in,
     http::{problem, text},
     jobs::Jobs,
+    log::Log,
     platform::{Platform, Setup, Tenant, request},
 };
+use tenantry_usage_aggregator::aggregate;
+use tenantry_web::queue::Message;
 
 const ORGANIZATIONS: &str = "/api/v1/organizations";
 const KEYS: &str = "/api/v1/api-keys";
@@ -56,7 +59,7 @@ async fn furnish(platform: &Platform, tenant: &Tenant, token: &str) -> String {
     let guest = platform.sign_in(&email, None).await.expect(200).json();
     let guest_token = text(&guest, "/access_token");
     platform.post("/api/v1/invites/accept", guest_token, json!({"token": link})).await.expect(200);
-    let switch = json!({"organization_id": tenant.org});
+    let switch = json!({"organization_id": tenant.org, "refresh_token": text(&guest, "/refresh_token")});
     let switched = platform.post("/api/v1/auth/switch", guest_token, switch).await.expect(200).json();
     platform.post(&members, token, json!({"email": "open@example.com", "role": "member"})).await.expect(201);
     let user = json!({"username": "mike", "password": "zq7-xkmp-vw", "metadata": {"tier": "gold"}});
@@ -208,8 +211,9 @@ async fn nothing_is_left_of_an_organization_when_its_grace_is_over() {
     assert_eq!(mentions(&platform, other.org.as_str()), untouched, "the others have what they had");
     platform.get(ORGANIZATIONS, &other.api_key).await.expect(200);
     problem(&platform.get(ORGANIZATIONS, &tenant.api_key).await, 401, "invalid_api_key");
-    // The person is still there, without an organization.
-    problem(&platform.sign_in(&tenant.email, None).await, 403, "forbidden");
+    // The person is still there, and begins afresh.
+    let afresh = platform.sign_in(&tenant.email, None).await.expect(200).json();
+    assert_ne!(afresh["organization"]["id"], json!(tenant.org));
     // And there is nothing to do a second time.
     platform.host().run_job(Job::Erase).await;
 }
@@ -285,4 +289,116 @@ async fn of_a_page_of_many_the_next_cursor_is_the_tenants_own() {
     let other_token = access(&platform, &other).await;
     let foreign = platform.get(&format!("{}/export?cursor={cursor}", path(&other)), &other_token).await;
     problem(&foreign, 400, "invalid_parameter");
+}
+
+#[tokio::test]
+async fn an_owner_without_another_organization_signs_in_to_bring_it_back_and_for_nothing_else() {
+    let (platform, tenant, token) = stage().await;
+    platform.delete(&path(&tenant), &token).await.expect(202);
+    platform.clock().advance(10 * DAY);
+    let waiting = platform.login(&tenant).await;
+    assert_eq!(waiting["organization"]["id"], json!(tenant.org));
+    assert_eq!(waiting["organization"]["deletes_at"], "2026-12-20T12:00:00.000Z");
+    let token = text(&waiting, "/access_token");
+    // It sees the organization and the person.
+    let listed = platform.get(ORGANIZATIONS, token).await.expect(200).json();
+    assert_eq!(listed["data"][0]["deletes_at"], "2026-12-20T12:00:00.000Z");
+    platform.get(&path(&tenant), token).await.expect(200);
+    let me = platform.get("/api/v1/auth/me", token).await.expect(200).json();
+    assert_eq!((text(&me, "/organization/id"), &me["organizations"]), (tenant.org.as_str(), &json!([])));
+    platform.get("/api/v1/auth/sessions", token).await.expect(200);
+
+    // And uses nothing of it.
+    let chat = json!({"model": "sandbox/echo", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 5});
+    for (method, path, body) in [
+        (Method::POST, "/api/v1/chat/completions".to_owned(), chat),
+        (Method::GET, "/api/v1/models".to_owned(), Value::Null),
+        (Method::GET, "/api/v1/usage/stats".to_owned(), Value::Null),
+        (Method::GET, "/api/v1/usage/records".to_owned(), Value::Null),
+        (Method::GET, "/api/v1/audit-log".to_owned(), Value::Null),
+        (Method::GET, KEYS.to_owned(), Value::Null),
+        (Method::POST, KEYS.to_owned(), json!({"name": "k"})),
+        (Method::DELETE, format!("{KEYS}/{}", tenant.key), Value::Null),
+        (Method::GET, "/api/v1/tenant-users".to_owned(), Value::Null),
+        (Method::POST, "/api/v1/tenant-users".to_owned(), json!({"username": "new"})),
+    ] {
+        let reply = platform.call(method, &path, token, body).await;
+        assert_eq!((reply.status.as_u16(), reply.code().as_str()), (403, "forbidden"), "{path}: {}", reply.text());
+    }
+    for (method, path, body) in [
+        (Method::GET, format!("{}/members", path(&tenant)), Value::Null),
+        (Method::GET, format!("{}/export", path(&tenant)), Value::Null),
+        (Method::PATCH, path(&tenant), json!({"name": "x"})),
+        (Method::POST, "/api/v1/auth/switch".to_owned(), json!({"organization_id": tenant.org})),
+    ] {
+        problem(&platform.call(method, &path, token, body).await, 404, "not_found");
+    }
+
+    // The token says nothing of a role; and it says what it says once the organization is back.
+    let restore = format!("{}/restore", path(&tenant));
+    platform.post(&restore, token, Value::Null).await.expect(200);
+    problem(&platform.get(KEYS, token).await, 403, "forbidden");
+    let whole = platform.refresh(text(&waiting, "/refresh_token")).await.expect(200).json();
+    assert_eq!(whole["organization"].get("deletes_at"), None);
+    platform.get(KEYS, text(&whole, "/access_token")).await.expect(200);
+}
+
+#[tokio::test]
+async fn while_it_is_being_deleted_its_refresh_tokens_are_refused() {
+    let (platform, tenant, token) = stage().await;
+    platform.delete(&path(&tenant), &token).await.expect(202);
+    let waiting = platform.login(&tenant).await;
+    problem(&platform.refresh(text(&waiting, "/refresh_token")).await, 401, "unauthenticated");
+}
+
+#[tokio::test]
+async fn who_belongs_to_nothing_any_more_gets_an_organization_and_accepts_an_invitation() {
+    let (platform, tenant, _) = stage().await;
+    let email = guest_of(&tenant);
+    let guest = platform.register(&email).await;
+    let members = format!("{}/members", path(&tenant));
+    let own = format!("{ORGANIZATIONS}/{}", text(&guest, "/organization/id"));
+    platform.delete(&own, text(&guest, "/access_token")).await.expect(202);
+    platform.clock().advance(30 * DAY);
+    platform.host().run_job(Job::Erase).await;
+    let owner = access(&platform, &tenant).await;
+    platform.post(&members, &owner, json!({"email": email, "role": "member"})).await.expect(201);
+    let link = json!({"token": token_in(&platform.last_letter_to(&email).await)});
+
+    let afresh = platform.sign_in(&email, None).await.expect(200).json();
+    assert_eq!(afresh["organization"]["role"], "owner");
+    platform.post("/api/v1/invites/accept", text(&afresh, "/access_token"), link).await.expect(200);
+    let again = platform.sign_in(&email, None).await.expect(200).json();
+    let listed = platform.get(ORGANIZATIONS, text(&again, "/access_token")).await.expect(200).json();
+    assert_eq!(listed["data"].as_array().unwrap().len(), 2, "the invitation's and one of their own: {listed}");
+    let log = platform.get("/api/v1/audit-log", text(&afresh, "/access_token")).await.expect(200).json();
+    assert!(log.to_string().contains("organization.created"), "{log}");
+}
+
+#[tokio::test]
+async fn usage_that_comes_when_its_organization_is_gone_is_dropped() {
+    let log = Log::capture();
+    let (platform, tenant, token) = stage().await;
+    let chat = json!({"model": "sandbox/echo", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 5});
+    platform.post("/api/v1/chat/completions", &tenant.api_key, chat).await.expect(200);
+    platform.quiesce().await;
+    let event = platform.records(&tenant).await.swap_remove(0);
+    let late = UsageEvent { id: RequestId::new(), ..event };
+    let redriven = [Message { id: "1".into(), body: serde_json::to_string(&late).unwrap() }];
+
+    platform.delete(&path(&tenant), &token).await.expect(202);
+    // It is being deleted, and may come back: its books go on.
+    let failures = aggregate(platform.store(), &redriven).await;
+    assert!(failures.again.is_empty() && failures.poison.is_empty());
+    assert_eq!(platform.records(&tenant).await.len(), 2);
+    platform.clock().advance(30 * DAY);
+    platform.host().run_job(Job::Erase).await;
+    assert_eq!(mentions(&platform, tenant.org.as_str()), Vec::<String>::new());
+    assert!(!log.text().contains("was dropped"));
+    let failures = aggregate(platform.store(), &redriven).await;
+    assert!(failures.again.is_empty() && failures.poison.is_empty(), "it is dealt with");
+    assert_eq!(mentions(&platform, tenant.org.as_str()), Vec::<String>::new());
+    let lines = log.text();
+    let dropped = lines.lines().find(|line| line.contains("was dropped")).expect("a line about it");
+    assert!(dropped.contains(tenant.org.as_str()) && dropped.contains("\"events\":1"), "{dropped}");
 }

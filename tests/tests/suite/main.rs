@@ -17,6 +17,7 @@ mod auth;
 mod conventions;
 mod costs;
 mod credits;
+mod document;
 mod erasure;
 mod expiry;
 mod gateway_input;

@@ -1,13 +1,25 @@
 //! Members, roles and invitations.
 
+use std::sync::Arc;
+
 use futures_util::future::join_all;
 use http::Method;
 use serde_json::{Value, json};
-use tenantry_domain::{InviteId, OrgId, UserId};
+use tenantry_domain::{
+    InviteId, KeyId, OrgId, UserId, budget::Budget, plans::Limit, roles::KeyScopes, secret::ApiKeySecret,
+};
+use tenantry_host::dynamodb::Capacity;
+use tenantry_store::{
+    Admitted, AuditActor, NewApiKey, NewAudit, OrganizationChange, Origin, Precondition, StoreError, WindowRule,
+};
 use tenantry_tests::{
     accounts::token_in,
-    http::{problem, seen, text},
-    platform::{Platform, Reply, Setup},
+    http::{Rows, Stage, problem, seen, text},
+    platform::{NOON, Platform, Reply, Setup, request},
+};
+use tenantry_web::{
+    mail::{Mail, MailQueue},
+    queue::{BoxFuture, QueueError},
 };
 
 const ORGANIZATIONS: &str = "/api/v1/organizations";
@@ -91,7 +103,8 @@ async fn counts(platform: &Platform, org: &str) -> (String, String) {
 async fn an_invited_person_joins_with_the_role_they_were_given() {
     let platform = platform().await;
     let (ada, grace) = (person(&platform, "ada").await, person(&platform, "grace").await);
-    let made = invite(&platform, &ada, &ada.org, " Grace@Example.com ", "admin").await.expect(201).json();
+    let mut made = invite(&platform, &ada, &ada.org, " Grace@Example.com ", "admin").await.expect(201).json();
+    assert_eq!(made.as_object_mut().unwrap().remove("mailed"), Some(json!(true)));
     let letter = platform.last_letter_to(&grace.email).await;
     assert!(letter.text.contains("ada") && !letter.text.contains("ada@example.com"), "{}", letter.text);
     let token = token_in(&letter);
@@ -302,7 +315,8 @@ async fn who_was_removed_gets_no_more_tokens_for_it() {
     let token = invited(&platform, &ada, &grace.email, "admin").await;
     accept(&platform, &grace, &token).await.expect(200);
     let switch = json!({"organization_id": ada.org});
-    let inside = platform.post("/api/v1/auth/switch", &grace.token, switch.clone()).await.expect(200).json();
+    let with = json!({"organization_id": ada.org, "refresh_token": grace.refresh});
+    let inside = platform.post("/api/v1/auth/switch", &grace.token, with).await.expect(200).json();
     let other = platform.sign_in(&grace.email, None).await.expect(200).json();
     let key = platform.post("/api/v1/api-keys", text(&inside, "/access_token"), json!({"name": "k"})).await.expect(201);
     platform.delete(&member(&ada.org, &grace.id), &ada.token).await.expect(204);
@@ -418,4 +432,148 @@ async fn an_api_key_manages_no_people() {
         problem(&platform.call(method, &path, &tenant.api_key, Value::Null).await, 403, "forbidden");
     }
     problem(&platform.post(ACCEPT, &tenant.api_key, json!({"token": "x"})).await, 403, "forbidden");
+}
+
+#[tokio::test]
+async fn addresses_are_shown_to_those_who_manage_members() {
+    let platform = platform().await;
+    let ada = person(&platform, "ada").await;
+    let admin = joined(&platform, &ada, "admin", "admin").await;
+    let plain = joined(&platform, &ada, "plain", "member").await;
+    let emails = async |by: &Person| {
+        let listed = roles(&platform, by, &ada.org).await;
+        listed.into_iter().map(|(email, _)| email).collect::<Vec<_>>()
+    };
+    let whole = ["ada@example.com", "admin@example.com", "plain@example.com"];
+    assert_eq!(emails(&ada).await, whole);
+    assert_eq!(emails(&admin).await, whole);
+    assert_eq!(emails(&plain).await, ["a***@example.com", "a***@example.com", "plain@example.com"], "her own is hers");
+    // By the role as it is now, whatever the token says.
+    set_role(&platform, &ada, &ada.org, &admin.id, "member").await.expect(200);
+    assert_eq!(emails(&admin).await[0], "a***@example.com");
+}
+
+#[tokio::test]
+async fn who_was_removed_or_demoted_leaves_no_open_door() {
+    let platform = platform().await;
+    let ada = person(&platform, "ada").await;
+    let mallory = joined(&platform, &ada, "mallory", "owner").await;
+    let (second, third) = (person(&platform, "second").await, person(&platform, "third").await);
+    let token = async |who: &Person, role: &str| {
+        invite(&platform, &mallory, &ada.org, &who.email, role).await.expect(201);
+        token_in(&platform.last_letter_to(&who.email).await)
+    };
+    let unknown = seen(&accept(&platform, &second, "nonsense").await);
+    let (as_owner, as_member) = (token(&second, "owner").await, token(&third, "member").await);
+    // Demoted: what goes beyond an admin is void, the rest is not.
+    set_role(&platform, &ada, &ada.org, &mallory.id, "admin").await.expect(200);
+    assert_eq!(seen(&accept(&platform, &second, &as_owner).await), unknown);
+    accept(&platform, &third, &as_member).await.expect(200);
+    platform.delete(&member(&ada.org, &third.id), &ada.token).await.expect(204);
+    // Removed: all of it is.
+    let as_admin = token(&second, "admin").await;
+    platform.delete(&member(&ada.org, &mallory.id), &ada.token).await.expect(204);
+    assert_eq!(seen(&accept(&platform, &second, &as_admin).await), unknown);
+    assert_eq!(counts(&platform, &ada.org).await, ("1".into(), "1".into()));
+}
+
+struct Down;
+
+impl MailQueue for Down {
+    fn send<'a>(&'a self, _: &'a Mail) -> BoxFuture<'a, Result<(), QueueError>> {
+        Box::pin(async { Err(QueueError("down".into())) })
+    }
+}
+
+#[tokio::test]
+async fn an_invitation_whose_mail_was_not_taken_is_made_and_says_so() {
+    let rows = Rows::on(Stage { mails: Some(Arc::new(Down)), ..Stage::default() }).await;
+    let ada = rows.register("ada@example.com").await;
+    let org = text(&ada, "/organization/id");
+    // The free plan has room for one; this one has left the count behind.
+    rows.set_members(&org.parse().unwrap(), 0).await;
+    let send = async || {
+        let body = json!({"email": "grace@example.com", "role": "member"});
+        let mut request = request(Method::POST, &members(org), text(&ada, "/access_token"), &body);
+        request.headers_mut().insert("idempotency-key", "once".parse().unwrap());
+        rows.send(request).await
+    };
+    let first = send().await.expect(201);
+    assert_eq!(first.json()["mailed"], false);
+    let again = send().await.expect(201);
+    assert_eq!((again.header("idempotent-replayed"), again.json()), ("true", first.json()));
+    let invites = format!("{ORGANIZATIONS}/{org}/invites");
+    let listed = rows.call(Method::GET, &invites, text(&ada, "/access_token"), Value::Null).await.expect(200).json();
+    assert_eq!(listed["data"].as_array().unwrap().len(), 1);
+    // Inviting once more, without the key or with another, takes its place.
+    let body = json!({"email": "grace@example.com", "role": "member"});
+    let second = rows.call(Method::POST, &members(org), text(&ada, "/access_token"), body).await.expect(201).json();
+    let listed = rows.call(Method::GET, &invites, text(&ada, "/access_token"), Value::Null).await.expect(200).json();
+    assert_eq!((listed["data"].as_array().unwrap().len(), &listed["data"][0]["id"]), (1, &second["id"]));
+}
+
+#[tokio::test]
+async fn an_organization_invites_two_hundred_a_day() {
+    let platform = platform().await;
+    let ada = person(&platform, "ada").await;
+    let rule = WindowRule { most: 200, window: DAY };
+    for _ in 0..199 {
+        let counted = platform.store().count_try(&format!("invite\norganization\n{}", ada.org), &rule).await.unwrap();
+        assert_eq!(counted, Admitted::Now);
+    }
+    invite(&platform, &ada, &ada.org, "first@example.com", "member").await.expect(201);
+    let refused = invite(&platform, &ada, &ada.org, "second@example.com", "member").await;
+    problem(&refused, 429, "rate_limited");
+    assert_eq!(refused.header("retry-after"), (DAY / 2 / 1000).to_string(), "until midnight");
+    assert!(platform.letters_to("second@example.com").await.is_empty());
+}
+
+#[tokio::test]
+async fn inviting_tells_nobody_whether_there_is_an_account() {
+    let capacity = Arc::new(Capacity::default());
+    let platform =
+        Platform::start(Setup::default().plan_change("members = 1", "members = 50").capacity(&capacity)).await;
+    let (ada, _) = (person(&platform, "ada").await, person(&platform, "known").await);
+    let mut costs = vec![];
+    for email in ["known@example.com", "other@example.com"] {
+        let before = (capacity.read_units(), capacity.write_units());
+        let reply = invite(&platform, &ada, &ada.org, email, "member").await.expect(201);
+        costs.push((capacity.read_units() - before.0, capacity.write_units() - before.1, reply.text().len()));
+    }
+    assert_eq!(costs[0], costs[1], "reads, writes, bytes");
+}
+
+#[tokio::test]
+async fn of_two_owners_one_cannot_delete_what_the_other_has_taken() {
+    let platform = platform().await;
+    let ada = person(&platform, "ada").await;
+    let mallory = joined(&platform, &ada, "mallory", "owner").await;
+    let scope = platform.store().tenant(&ada.org.parse().unwrap()).await.unwrap().unwrap();
+    // What Mallory's request saw a moment ago is over when it comes to write.
+    set_role(&platform, &ada, &ada.org, &mallory.id, "admin").await.expect(200);
+    let origin = Origin::default();
+    let audit = NewAudit {
+        action: "organization.deleted",
+        actor: AuditActor::User(mallory.id.parse().unwrap()),
+        target: Some(&ada.org),
+        changes: vec![],
+        origin: &origin,
+    };
+    let store = platform.store();
+    let late = store.delete_organization(&scope, NOON + DAY, &Precondition::Any, &audit).await;
+    assert!(matches!(late, Err(StoreError::ActorChanged)), "{late:?}");
+    // An admin's rights are still there, and gone with the membership.
+    let change = OrganizationChange { name: Some("Renamed".into()), ..OrganizationChange::default() };
+    store.change_organization(&scope, &change, &Precondition::Any, &audit).await.unwrap();
+    let (key, secret) = (KeyId::new(), ApiKeySecret::generate().unwrap());
+    let actor = mallory.id.parse().unwrap();
+    let (scopes, expires_at) = (KeyScopes::default(), None);
+    let budget = Budget::default();
+    let new = NewApiKey { id: &key, name: "late", secret: &secret, scopes, expires_at, budget, created_by: &actor };
+    platform.delete(&member(&ada.org, &mallory.id), &ada.token).await.expect(204);
+    let late = store.create_api_key(&scope, &new, Limit::Unlimited, Some(&audit)).await;
+    assert!(matches!(late, Err(StoreError::ActorChanged)), "{late:?}");
+    let late = store.change_organization(&scope, &change, &Precondition::Any, &audit).await;
+    assert!(matches!(late, Err(StoreError::ActorChanged)), "{late:?}");
+    assert!(platform.rows(&scope, "KEY#").await.is_empty());
 }

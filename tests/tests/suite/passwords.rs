@@ -12,6 +12,7 @@ use tenantry_tests::{
     accounts::token_in,
     http::{PASSWORD, Rows, Stage, problem, seen, text},
     platform::{Platform, Setup},
+    process::Folder,
 };
 use tenantry_web::{
     mail::{Mail, MailQueue},
@@ -336,4 +337,36 @@ async fn whoever_found_an_unlocked_machine_cannot_guess_on() {
     }
     assert_eq!(guess(5).await.expect(429).header("retry-after"), "30");
     platform.sign_in("ada@example.com", None).await.expect(200);
+}
+
+#[tokio::test]
+async fn sessions_from_before_addresses_had_to_be_confirmed_wait_for_that_too() {
+    let folder = Folder::new();
+    let before = Platform::start(Setup::default().data_dir(folder.path())).await;
+    let tokens = before.register("ada@example.com").await;
+    drop(before);
+    let strict = Setup::default().data_dir(folder.path()).variable("EMAIL_VERIFICATION", "required");
+    let platform = Platform::start(strict).await;
+    for _ in 0..3 {
+        problem(&platform.refresh(refresh_token(&tokens)).await, 403, "email_not_verified");
+    }
+    let own = json!({"organization_id": tokens["organization"]["id"], "refresh_token": refresh_token(&tokens)});
+    let switched = platform.post("/api/v1/auth/switch", access(&tokens), own).await;
+    problem(&switched, 403, "email_not_verified");
+    // With the address confirmed it goes on, from the very token that was refused.
+    platform.post(RESEND, "", address("ada@example.com")).await.expect(202);
+    let token = token_in(&platform.last_letter_to("ada@example.com").await);
+    platform.post(VERIFY, "", json!({"token": token})).await.expect(204);
+    let next = platform.refresh(refresh_token(&tokens)).await.expect(200).json();
+    platform.refresh(refresh_token(&next)).await.expect(200);
+}
+
+#[tokio::test]
+async fn passwords_of_leaked_lists_are_refused() {
+    let platform = platform().await;
+    for common in ["1qaz2wsx", "Corvette", "Samantha2024!", "zaq12wsx", "STARWARS"] {
+        let body = json!({"email": "ada@example.com", "password": common});
+        let refused = platform.post(REGISTER, "", body).await;
+        assert_eq!(problem(&refused, 422, "invalid_value")["errors"][0]["pointer"], "/password", "{common}");
+    }
 }

@@ -4,9 +4,10 @@ use futures_util::future::join_all;
 use http::{Method, Request, header};
 use serde_json::{Value, json};
 use tenantry_domain::{OrgId, SessionId, UserId};
+use tenantry_store::{Device, Session};
 use tenantry_tests::{
     http::{PASSWORD, Rows, problem, seen, text},
-    platform::{Platform, Setup},
+    platform::{NOON, Platform, Setup},
 };
 
 const MINUTE: i64 = 60_000;
@@ -165,11 +166,13 @@ async fn a_session_switches_between_the_organizations_of_its_person() {
     }
 
     rows.set_role(&user, &other, "member").await;
-    let reply = switch(&ada, other.to_string()).await.expect(200);
+    let body = json!({"organization_id": other.as_str(), "refresh_token": refresh_token(&ada)});
+    let reply = rows.call(Method::POST, SWITCH, access(&ada), body).await.expect(200);
     assert_eq!(reply.header("cache-control"), "no-store");
     let switched = reply.json();
     assert_eq!(switched["organization"]["id"], other.as_str());
     assert_eq!(switched["organization"]["role"], "member");
+    assert_eq!(switched["expires_in"], 600);
     let me = rows.call(Method::GET, ME, access(&switched), Value::Null).await.expect(200).json();
     assert_eq!(me["organization"]["id"], other.as_str());
     let sessions = rows.call(Method::GET, SESSIONS, access(&switched), Value::Null).await.expect(200).json();
@@ -200,10 +203,9 @@ async fn twenty_switches_leave_one_session_in_one_of_the_organizations() {
         rows.call(Method::POST, SWITCH, access(&ada), json!({"organization_id": org.as_str()}))
     });
     let answers: Vec<_> = join_all(switches).await.into_iter().map(|reply| reply.expect(200).json()).collect();
-    let mut tokens: Vec<_> = answers.iter().map(|tokens| refresh_token(tokens).to_owned()).collect();
-    tokens.sort();
-    tokens.dedup();
-    assert_eq!(tokens.len(), 20, "each is a turn of its own");
+    assert!(answers.iter().all(|answer| answer.get("refresh_token").is_none()), "none was shown, none is given");
+    let refreshed = rows.post(REFRESH, json!({"refresh_token": refresh_token(&ada)})).await.expect(200).json();
+    assert!([own.as_str(), other.as_str()].contains(&text(&refreshed, "/organization/id")));
     let sessions = rows.call(Method::GET, SESSIONS, access(&ada), Value::Null).await.expect(200).json();
     assert_eq!(sessions["data"].as_array().unwrap().len(), 1);
 }
@@ -323,4 +325,117 @@ async fn of_two_who_saw_one_version_one_changes_it() {
         problem(reply, 412, "precondition_failed");
     }
     assert_eq!(platform.get(ME, access(&tokens)).await.json(), won[0].json());
+}
+
+#[tokio::test]
+async fn a_stolen_access_token_never_becomes_a_longer_session() {
+    let platform = platform().await;
+    let ada = platform.register("ada@example.com").await;
+    let second = platform.post("/api/v1/organizations", access(&ada), json!({"name": "Second"})).await.expect(201);
+    let (own, second) = (ids(&ada).1.to_string(), text(&second.json(), "/id").to_owned());
+    let switch = |token: String, org: String| {
+        let platform = &platform;
+        async move { platform.post(SWITCH, &token, json!({"organization_id": org})).await }
+    };
+    // However often it is switched, it ends when it would have ended.
+    let mut stolen = access(&ada).to_owned();
+    for turn in 1..5_i64 {
+        platform.clock().advance(2 * MINUTE);
+        let org = if turn % 2 == 0 { &own } else { &second };
+        let answer = switch(stolen, org.clone()).await.expect(200).json();
+        assert!(answer.get("refresh_token").is_none(), "{answer}");
+        assert_eq!(answer["expires_in"], 600 - turn * 120);
+        stolen = access(&answer).to_owned();
+    }
+    platform.clock().advance(2 * MINUTE - 1);
+    platform.get(ME, &stolen).await.expect(200);
+    platform.clock().advance(1);
+    platform.get(ME, &stolen).await.expect(401);
+    problem(&switch(stolen, second.clone()).await, 401, "invalid_api_key");
+
+    // The owner's refresh token was not touched by any of it. With it, the session goes on, by the rules of its lineage.
+    let ada = platform.refresh(refresh_token(&ada)).await.expect(200).json();
+    let grace = platform.register("grace@example.com").await;
+    let with = |tokens: &Value, refresh: String| {
+        let (platform, token) = (&platform, access(tokens).to_owned());
+        let body = json!({"organization_id": second, "refresh_token": refresh});
+        async move { platform.post(SWITCH, &token, body).await }
+    };
+    for wrong in ["", "rt1.x", refresh_token(&grace)] {
+        problem(&with(&ada, wrong.to_owned()).await, 401, "unauthenticated");
+    }
+    let other = platform.sign_in("ada@example.com", None).await.expect(200).json();
+    problem(&with(&ada, refresh_token(&other).to_owned()).await, 401, "unauthenticated");
+    let switched = with(&ada, refresh_token(&ada).to_owned()).await.expect(200).json();
+    let again = with(&ada, refresh_token(&ada).to_owned()).await.expect(200).json();
+    assert_eq!(refresh_token(&again), refresh_token(&switched), "the answer was lost");
+    let next = platform.refresh(refresh_token(&switched)).await.expect(200).json();
+    problem(&with(&ada, refresh_token(&ada).to_owned()).await, 401, "unauthenticated");
+    platform.refresh(refresh_token(&next)).await.expect(401);
+}
+
+#[tokio::test]
+async fn a_refresh_token_logs_its_session_out() {
+    let platform = platform().await;
+    let ada = platform.register("ada@example.com").await;
+    let phone = platform.sign_in("ada@example.com", None).await.expect(200).json();
+    let logout = |body: Value| platform.post(LOGOUT, "", body);
+    // The access token may have expired long ago.
+    platform.clock().advance(11 * MINUTE);
+    for scope in ["others", "global"] {
+        let body = json!({"refresh_token": refresh_token(&phone), "scope": scope});
+        problem(&logout(body).await, 400, "invalid_body");
+    }
+    for wrong in ["", "rt1.x.y.0.z", &refresh_token(&phone).replace(".0.", ".1.")] {
+        problem(&logout(json!({"refresh_token": wrong})).await, 401, "unauthenticated");
+    }
+    logout(json!({"refresh_token": refresh_token(&phone)})).await.expect(204);
+    logout(json!({"refresh_token": refresh_token(&phone)})).await.expect(204);
+    platform.refresh(refresh_token(&phone)).await.expect(401);
+    platform.refresh(refresh_token(&ada)).await.expect(200);
+}
+
+#[tokio::test]
+async fn a_session_that_was_ended_ends_no_other_and_changes_nothing() {
+    let platform = platform().await;
+    let ada = platform.register("ada@example.com").await;
+    let thief = platform.sign_in("ada@example.com", None).await.expect(200).json();
+    let list = platform.get(SESSIONS, access(&ada)).await.expect(200).json();
+    let id = |current: bool| {
+        let sessions = list["data"].as_array().unwrap();
+        text(sessions.iter().find(|session| session["current"] == current).unwrap(), "/id").to_owned()
+    };
+    platform.delete(&format!("{SESSIONS}/{}", id(false)), access(&ada)).await.expect(204);
+    for scope in ["others", "global"] {
+        problem(&platform.post(LOGOUT, access(&thief), json!({"scope": scope})).await, 401, "unauthenticated");
+    }
+    problem(&platform.delete(&format!("{SESSIONS}/{}", id(true)), access(&thief)).await, 401, "unauthenticated");
+    let patch = platform.call(Method::PATCH, ME, access(&thief), json!({"full_name": "Mallory"})).await;
+    problem(&patch, 401, "unauthenticated");
+    platform.refresh(refresh_token(&ada)).await.expect(200);
+}
+
+#[tokio::test]
+async fn nobody_has_more_than_a_hundred_sessions() {
+    let platform = platform().await;
+    let ada = platform.register("ada@example.com").await;
+    let (user, org) = ids(&ada);
+    let session = |number: i64| Session {
+        id: SessionId::new(),
+        user: user.clone(),
+        org: org.clone(),
+        counter: 0,
+        expires_at: NOON + 30 * 24 * 60 * MINUTE,
+        created_at: NOON + number,
+        last_used_at: None,
+        epoch: 0,
+        device: Device::default(),
+    };
+    for number in 0..104 {
+        platform.store().create_session(&session(number)).await.unwrap();
+    }
+    let newest = platform.sign_in("ada@example.com", None).await.expect(200).json();
+    assert_eq!(platform.store().sessions(&user).await.unwrap().len(), 100);
+    platform.refresh(refresh_token(&newest)).await.expect(200);
+    platform.refresh(refresh_token(&ada)).await.expect(401);
 }

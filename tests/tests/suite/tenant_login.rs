@@ -4,9 +4,10 @@ use futures_util::future::join_all;
 use http::Method;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, jwk::JwkSet};
 use serde_json::{Value, json};
+use tenantry_store::{Device, TenantSession};
 use tenantry_tests::{
     http::{problem, seen, text},
-    platform::{Platform, Reply, Setup, Tenant},
+    platform::{NOON, Platform, Reply, Setup, Tenant},
 };
 
 const DAY: i64 = 24 * 60 * 60_000;
@@ -214,4 +215,37 @@ async fn a_login_is_of_one_kind() {
     problem(&login(both).await, 400, "invalid_body");
     let name = json!({"api_key": shop.key, "username": "m", "password": PASSWORD});
     assert_eq!(problem(&login(name).await, 422, "invalid_value")["errors"][0]["pointer"], "/username");
+}
+
+#[tokio::test]
+async fn a_tenant_user_logs_out_with_the_refresh_token() {
+    let shop = Shop::start().await;
+    let (phone, laptop) = (shop.sign_in().await, shop.sign_in().await);
+    let logout = |token: String| {
+        let platform = &shop.platform;
+        async move { platform.post("/api/v1/auth/logout", "", json!({"refresh_token": token})).await }
+    };
+    problem(&logout("rt1t.made.up.by.0.us".into()).await, 401, "unauthenticated");
+    for _ in 0..2 {
+        logout(refresh_token(&phone).to_owned()).await.expect(204);
+    }
+    shop.platform.refresh(refresh_token(&phone)).await.expect(401);
+    shop.platform.refresh(refresh_token(&laptop)).await.expect(200);
+    // Their access tokens log nobody out: they open no route of ours.
+    let with = shop.platform.post("/api/v1/auth/logout", text(&laptop, "/access_token"), Value::Null).await;
+    problem(&with, 401, "invalid_api_key");
+}
+
+#[tokio::test]
+async fn a_tenant_user_has_a_hundred_sessions_at_most() {
+    let shop = Shop::start().await;
+    let store = shop.platform.store();
+    let user = store.tenant_user(&shop.tenant.scope, &"mike".parse().unwrap()).await.unwrap().unwrap();
+    let first = shop.sign_in().await;
+    for _ in 0..104 {
+        let session = TenantSession::begin(&user, Device::default(), NOON, 30 * DAY);
+        store.create_tenant_session(&shop.tenant.scope, &session).await.unwrap();
+    }
+    assert_eq!(shop.platform.rows(&shop.tenant.scope, "TSES#").await.len(), 100);
+    shop.platform.refresh(refresh_token(&first)).await.expect(401);
 }

@@ -170,3 +170,34 @@ async fn the_same_request_creates_once() {
     let again = platform.send(keyed()).await.expect(201);
     assert_eq!((again.header("idempotent-replayed"), again.json()), ("true", first.json()));
 }
+
+#[tokio::test]
+async fn metadata_comes_back_as_it_went_in() {
+    let (platform, tenant, token) = stage().await;
+    // A key that some JSON libraries take for a sign to look into the text beside it.
+    let magic = json!({"x": {"$serde_json::private::RawValue": "[[1]]"}, "deep": [[[[{"n": 1.5}]]]]});
+    // As text: this program's own JSON has the same habit.
+    let whole = magic.to_string();
+    let made = create(&platform, &token, json!({"username": "mike", "metadata": magic})).await.expect(201);
+    let listed = platform.get(USERS, &token).await.expect(200);
+    let changed = patch(&platform, &token, "mike", json!({"metadata": magic})).await.expect(200);
+    for reply in [made, listed, changed] {
+        assert!(reply.text().contains(&whole), "{}", reply.text());
+    }
+    let export = platform.get(&format!("/api/v1/organizations/{}/export", tenant.org), &token).await.expect(200);
+    assert!(export.text().contains("$serde_json::private::RawValue"), "{}", export.text());
+
+    let nested = |levels: usize| {
+        format!("{{\"username\":\"anna\",\"metadata\":{{\"x\":{}{}}}}}", "[".repeat(levels), "]".repeat(levels))
+    };
+    let send = async |body: String| {
+        let mut request = request(Method::POST, USERS, &token, &json!({}));
+        *request.body_mut() = body.into();
+        platform.send(request).await
+    };
+    send(nested(64)).await.expect(422);
+    send(nested(63)).await.expect(201);
+    for wrong in [json!([]), json!("x"), json!(1), Value::Null] {
+        create(&platform, &token, json!({"username": "otto", "metadata": wrong})).await.expect(400);
+    }
+}

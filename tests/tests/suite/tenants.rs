@@ -99,6 +99,8 @@ async fn a_key_is_shown_once_listed_and_revoked() {
         "scopes": ["models", "usage"],
         "test": false,
         "disabled": false,
+        "budget": null,
+        "requests_per_minute": null,
         "expires_at": null,
         "previous_secret_expires_at": null,
         "last_used_at": null,
@@ -329,4 +331,15 @@ async fn an_access_token_makes_no_key_once_its_session_has_ended() {
     platform.post("/api/v1/auth/logout", access, json!({"scope": "global"})).await.expect(204);
     let reply = platform.post("/api/v1/api-keys", access, json!({"name": "after"})).await.expect(401);
     assert_eq!(reply.code(), "unauthenticated");
+}
+
+#[tokio::test]
+async fn a_name_is_one_line_in_one_direction() {
+    let platform = platform().await;
+    let (_, token) = tenant(&platform).await;
+    for name in ["a\u{2028}b", "a\u{2029}b", "a\u{202e}b", "a\u{2066}b", "a\u{85}b", "a\r\nBcc: b"] {
+        for path in [KEYS, ORGANIZATIONS] {
+            problem(&platform.post(path, &token, json!({"name": name})).await, 422, "invalid_value");
+        }
+    }
 }

@@ -1,10 +1,12 @@
 //! How often anybody may try, and that it says nothing about who exists.
 
 use futures_util::future::join_all;
-use serde_json::json;
+use serde_json::{Value, json};
+use tenantry_store::{Admitted, WindowRule};
 use tenantry_tests::{
     accounts::token_in,
     http::{PASSWORD, Rows, problem, seen},
+    log::Log,
     platform::{Platform, Reply, Setup},
 };
 
@@ -219,4 +221,65 @@ async fn a_login_nobody_had_time_for_is_no_guess() {
     }
     assert!(busy > 0, "two at once, and room for one");
     rows.post(LOGIN, body(PASSWORD)).await.expect(200);
+}
+
+#[tokio::test]
+async fn the_log_tells_accounts_and_sources_apart_and_not_whose_they_are() {
+    let platform = platform().await;
+    let log = Log::capture();
+    for email in [ADA, NOBODY, ADA] {
+        guess(&platform, email).await.expect(401);
+    }
+    let text = log.text();
+    let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let wrong: Vec<Value> = lines.filter(|line| line["message"] == "a password was wrong").collect();
+    let [first, second, third] = wrong.as_slice() else { panic!("{text}") };
+    assert_eq!(first["account"].as_str().unwrap().len(), 16);
+    assert_eq!(first["account"], third["account"]);
+    assert_ne!(first["account"], second["account"]);
+    assert_eq!(first["source"], second["source"]);
+    assert!(!text.contains("example.com"), "{text}");
+}
+
+#[tokio::test]
+async fn right_passwords_are_work_too() {
+    let platform = platform().await;
+    let subject = format!("password\naddress\n{ADA}");
+    let rule = WindowRule { most: 300, window: HOUR };
+    for _ in 0..299 {
+        assert_eq!(platform.store().count_try(&subject, &rule).await.unwrap(), Admitted::Now);
+    }
+    platform.sign_in(ADA, None).await.expect(200);
+    let hashes = platform.host().hasher().done();
+    assert_eq!(wait(&platform.sign_in(ADA, None).await), 3600);
+    assert_eq!(platform.host().hasher().done(), hashes, "nothing is looked at");
+    // It was no guess: after the hour the five are there.
+    platform.clock().advance(HOUR);
+    for _ in 0..5 {
+        problem(&guess(&platform, ADA).await, 401, "invalid_credentials");
+    }
+    wait(&guess(&platform, ADA).await);
+}
+
+#[tokio::test]
+async fn a_tenant_gives_a_thousand_passwords_in_ten_minutes() {
+    let platform = platform().await;
+    let tenant = platform.tenant("team").await;
+    let owner = platform.login(&tenant).await["access_token"].as_str().unwrap().to_owned();
+    let rule = WindowRule { most: 1000, window: 10 * MINUTE };
+    for _ in 0..999 {
+        let counted = platform.store().count_try(&format!("password\ntenant\n{}", tenant.org), &rule).await.unwrap();
+        assert_eq!(counted, Admitted::Now);
+    }
+    let create = |name: &str| {
+        let body = json!({"username": name, "password": "zq7-xkmp-vw"});
+        platform.post("/api/v1/tenant-users", &owner, body)
+    };
+    create("mike").await.expect(201);
+    let hashes = platform.host().hasher().done();
+    assert_eq!(wait(&create("anna").await), 600);
+    assert_eq!(platform.host().hasher().done(), hashes);
+    platform.post("/api/v1/tenant-users", &owner, json!({"username": "anna"})).await.expect(201);
+    platform.clock().advance(10 * MINUTE - 1);
+    wait(&create("otto").await);
 }

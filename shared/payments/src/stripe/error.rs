@@ -32,6 +32,12 @@ impl StripeError {
         }
     }
 
+    /// Whether the same may go well later, with the same [`OperationKey`](super::OperationKey).
+    #[must_use]
+    pub const fn is_transient(&self) -> bool {
+        matches!(self, Self::Unavailable(_))
+    }
+
     /// Whether the thing that was asked for does not exist.
     #[must_use]
     pub fn is_missing(&self) -> bool {

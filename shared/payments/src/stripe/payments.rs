@@ -199,6 +199,14 @@ pub struct Refund {
     pub created: Millis,
 }
 
+impl Refund {
+    /// Whether the money has left us, or is about to. That of a failed refund comes back.
+    #[must_use]
+    pub const fn took_money(&self) -> bool {
+        !matches!(self.status, Some(RefundStatus::Failed | RefundStatus::Canceled))
+    }
+}
+
 /// A payment that its owner takes back through the bank (<https://docs.stripe.com/api/disputes/object>).
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Dispute {
@@ -226,6 +234,20 @@ pub struct Dispute {
     pub created: Millis,
     /// Whether it is about real money.
     pub livemode: bool,
+}
+
+impl DisputeStatus {
+    /// Whether the money is gone, for good or until it is won.
+    #[must_use]
+    pub const fn took_money(&self) -> bool {
+        matches!(self, Self::NeedsResponse | Self::UnderReview | Self::Lost)
+    }
+
+    /// Whether the money came back.
+    #[must_use]
+    pub const fn is_won(&self) -> bool {
+        matches!(self, Self::Won)
+    }
 }
 
 /// What is refunded or disputed.

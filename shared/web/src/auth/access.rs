@@ -55,8 +55,10 @@ pub struct AccessClaims {
     pub sub: UserId,
     /// The organization it acts for.
     pub org: OrgId,
-    /// The user's role there.
-    pub role: Role,
+    /// The user's role there. None while the organization is being deleted: then the token only leads to bringing
+    /// it back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<Role>,
     /// The session it came from.
     pub sid: SessionId,
     /// Issued at, seconds.
@@ -175,6 +177,22 @@ impl SigningKey {
         session: &SessionId,
         now: Millis,
     ) -> Result<String, VerifyError> {
+        self.issue_until(user, org, Some(role), session, now, now.div_euclid(1000) + ACCESS_TOKEN_SECONDS)
+    }
+
+    /// The same with an end, in seconds since 1970; and without a role for who may only bring `org` back.
+    ///
+    /// # Errors
+    /// When signing fails.
+    pub fn issue_until(
+        &self,
+        user: &UserId,
+        org: &OrgId,
+        role: Option<Role>,
+        session: &SessionId,
+        now: Millis,
+        expires_at: i64,
+    ) -> Result<String, VerifyError> {
         let now = now.div_euclid(1000);
         let claims = AccessClaims {
             iss: self.issuer.clone(),
@@ -186,7 +204,7 @@ impl SigningKey {
             sid: session.clone(),
             iat: now,
             nbf: now,
-            exp: now + ACCESS_TOKEN_SECONDS,
+            exp: expires_at,
         };
         self.sign(&claims)
     }
@@ -316,7 +334,7 @@ mod tests {
     fn a_token_is_good_for_ten_minutes() {
         let (key, verifier) = pair();
         let token = issue(&key);
-        assert_eq!(verifier.verify(&token, NOW).unwrap().role, Role::Owner);
+        assert_eq!(verifier.verify(&token, NOW).unwrap().role, Some(Role::Owner));
         assert!(verifier.verify(&token, NOW + 599_999).is_ok());
         assert!(verifier.verify(&token, NOW + 600_000).is_err());
         assert!(verifier.verify(&token, NOW - 1_000).is_err());

@@ -21,10 +21,12 @@ pub enum Identity {
     User {
         /// The person.
         user: UserId,
-        /// The role in the organization.
-        role: Role,
+        /// The role in the organization; none while that is being deleted.
+        role: Option<Role>,
         /// The session.
         session: SessionId,
+        /// When the access token ends, in seconds since 1970.
+        expires_at: i64,
     },
     /// A program with an API key.
     Key {
@@ -55,9 +57,13 @@ impl Caller {
     /// 403 otherwise.
     pub fn scope(&self, permission: Permission) -> Result<&TenantScope, ApiError> {
         let (actor, help) = match &self.identity {
-            Identity::User { role, .. } => {
+            Identity::User { role: Some(role), .. } => {
                 (Actor::User(*role), "Your role does not allow this; ask an owner or admin.")
             }
+            Identity::User { role: None, .. } => (
+                Actor::Waiting,
+                "Your organization is being deleted. Restore it with POST /api/v1/organizations/{id}/restore, or create another.",
+            ),
             Identity::Key { scopes, .. } => (
                 Actor::Key(*scopes),
                 "This API key may not do this: a scope is missing, or it takes a person's access token.",
@@ -82,6 +88,21 @@ impl Caller {
             Identity::Key { .. } => {
                 Err(ApiError::new(Code::Forbidden, "This is about a person; sign in and use an access token."))
             }
+        }
+    }
+
+    /// Whether it is a person whose organization is being deleted.
+    #[must_use]
+    pub const fn is_waiting(&self) -> bool {
+        matches!(self.identity, Identity::User { role: None, .. })
+    }
+
+    /// When the access token ends, in seconds since 1970; none for an API key.
+    #[must_use]
+    pub const fn token_ends_at(&self) -> Option<i64> {
+        match &self.identity {
+            Identity::User { expires_at, .. } => Some(*expires_at),
+            Identity::Key { .. } => None,
         }
     }
 
@@ -174,7 +195,8 @@ async fn authenticate(authenticator: &Authenticator, headers: &HeaderMap) -> Res
     // The token's signature proves that auth issued it for this organization.
     #[allow(clippy::disallowed_methods, reason = "this is authentication")]
     let scope = TenantScope::authenticated(claims.org);
-    Ok(Caller { scope, identity: Identity::User { user: claims.sub, role: claims.role, session: claims.sid } })
+    let (user, role, session, expires_at) = (claims.sub, claims.role, claims.sid, claims.exp);
+    Ok(Caller { scope, identity: Identity::User { user, role, session, expires_at } })
 }
 
 async fn with_key(authenticator: &Authenticator, secret: &str) -> Result<Caller, ApiError> {

@@ -26,7 +26,8 @@ pub(super) fn write(document: &mut OpenApi) {
 }
 
 fn describe(operation: &mut Operation) {
-    let text = ObjectBuilder::new().schema_type(Type::String).min_length(Some(1)).max_length(Some(KEY_CHARS)).build();
+    let text = ObjectBuilder::new().schema_type(Type::String).min_length(Some(1)).max_length(Some(KEY_CHARS));
+    let text = text.pattern(Some("^[!-~]+$")).build();
     let parameter = ParameterBuilder::new()
         .name("Idempotency-Key")
         .parameter_in(ParameterIn::Header)

@@ -93,7 +93,7 @@ impl Slot {
 }
 
 /// Every byte that is not plain, as a URL has it.
-fn escape(id: &str) -> String {
+pub(crate) fn escape(id: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"_-".contains(&b);
     id.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
 }
@@ -102,12 +102,12 @@ pub(crate) fn with_query(path: &str, query: &str) -> String {
     format!("{path}{}{query}", if path.contains('?') { '&' } else { '?' })
 }
 
-fn document() -> Value {
+pub(crate) fn document() -> Value {
     serde_json::from_str(&tenantry_host::openapi()).unwrap()
 }
 
 /// Path, method and description of every operation.
-fn operations(document: &Value) -> Vec<(String, Method, Value)> {
+pub(crate) fn operations(document: &Value) -> Vec<(String, Method, Value)> {
     let paths = document["paths"].as_object().unwrap();
     let operations = paths.iter().flat_map(|(path, item)| {
         item.as_object()
@@ -163,12 +163,17 @@ fn names_something(name: &str) -> bool {
     name == "id" || name.ends_with("_id") || ["actor", "target", "username"].contains(&name)
 }
 
-/// Paths of lists in pages that need no id.
-pub(crate) fn lists() -> Vec<String> {
+/// Paths of lists in pages; of an organization where they are one's.
+pub(crate) fn lists(org: &str) -> Vec<String> {
     let is_list = |operation: &Value| {
         operation["parameters"].as_array().into_iter().flatten().any(|parameter| parameter["name"] == "cursor")
     };
-    plain(|method, operation| *method == Method::GET && is_list(operation))
+    let operations = operations(&document()).into_iter();
+    let lists = operations.filter(|(_, method, operation)| *method == Method::GET && is_list(operation));
+    let lists: Vec<_> =
+        lists.map(|(path, ..)| path.replace("/organizations/{id}/", &format!("/organizations/{org}/"))).collect();
+    assert!(lists.iter().all(|path| !path.contains('{')), "of what is this a list? {lists:?}");
+    lists
 }
 
 /// Everything that can be read without an id.
@@ -184,13 +189,13 @@ fn plain(wanted: impl Fn(&Method, &Value) -> bool) -> Vec<String> {
         .collect()
 }
 
-fn body_schema(document: &Value, operation: &Value) -> Option<Value> {
+pub(crate) fn body_schema(document: &Value, operation: &Value) -> Option<Value> {
     let schema = &operation["requestBody"]["content"]["application/json"]["schema"];
     let schema = schema["oneOf"].as_array().map_or(schema, |choices| &choices[0]);
     (!schema.is_null()).then(|| resolve(document, schema))
 }
 
-fn resolve(document: &Value, schema: &Value) -> Value {
+pub(crate) fn resolve(document: &Value, schema: &Value) -> Value {
     match schema["$ref"].as_str() {
         Some(reference) => document.pointer(reference.trim_start_matches('#')).unwrap().clone(),
         None => schema.clone(),
@@ -198,7 +203,7 @@ fn resolve(document: &Value, schema: &Value) -> Value {
 }
 
 /// What has to be there, and of a body in which nothing has to be, the first thing that may.
-fn example(document: &Value, schema: &Value) -> Value {
+pub(crate) fn example(document: &Value, schema: &Value) -> Value {
     let properties = schema["properties"].as_object().cloned().unwrap_or_default();
     let required: Vec<_> = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     let mut names: Vec<_> = properties.keys().map(String::as_str).filter(|name| required.contains(name)).collect();
@@ -218,7 +223,8 @@ fn value(document: &Value, schema: &Value) -> Value {
         return choice.clone();
     }
     if let Some(choices) = schema["oneOf"].as_array() {
-        return value(document, choices.last().unwrap());
+        let choice = choices.iter().rfind(|choice| choice["type"] != "null");
+        return value(document, choice.unwrap());
     }
     let kind = schema["type"].as_array().map_or(&schema["type"], |kinds| &kinds[0]);
     match kind.as_str() {

@@ -38,7 +38,7 @@ pub(crate) struct Stage {
     pub(crate) own: Tenant,
     /// The owner first.
     pub(crate) callers: Vec<Caller>,
-    foreign: Tenant,
+    pub(crate) foreign: Tenant,
     /// The foreign owner's access token.
     pub(crate) other: String,
 }

@@ -1,0 +1,140 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn order() -> Order {
+    Order {
+        id: OrderId::from_short("01ka00000000000000000000r0").unwrap(),
+        provider: Provider::WeChat,
+        goods: Goods::Package { id: "small".into(), credits: 1_000, expires_after_days: None },
+        amount: 300,
+        currency: "cny".into(),
+        catalogue: 1,
+        created_at: 5,
+        expires_at: 10,
+        created_by: UserId::from_short("01ka00000000000000000000r0").unwrap(),
+        vendor_id: None,
+        show: None,
+        paid: None,
+        unpaid: None,
+        refunded_to: 0,
+        refunds: BTreeMap::new(),
+        fulfilled: false,
+        taken_back: 0,
+        taking_back: None,
+        refund: None,
+        refunds_begun: 0,
+        version: 1,
+    }
+}
+
+fn paid() -> Fact {
+    Fact::Paid { payment: "t1".into(), at: 7 }
+}
+
+fn fact() -> impl Strategy<Value = Fact> {
+    let word = || (0..3_u8).prop_map(|n| format!("w{n}"));
+    prop_oneof![
+        (proptest::option::of(word()), word()).prop_map(|(vendor_id, show)| Fact::Opened { vendor_id, show }),
+        (word(), 0..4_i64).prop_map(|(payment, at)| Fact::Paid { payment, at }),
+        Just(Fact::Closed),
+        Just(Fact::Failed),
+        (word(), 0..200_u64).prop_map(|(number, amount)| Fact::Refund { number, amount }),
+        (0..400_u64).prop_map(|total| Fact::RefundedTo { total }),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn facts_may_come_in_any_order_and_any_number(
+        (facts, shuffled) in proptest::collection::vec(fact(), 0..8).prop_flat_map(|facts| {
+            let twice: Vec<_> = facts.iter().chain(&facts).cloned().collect();
+            (Just(facts), Just(twice).prop_shuffle())
+        })
+    ) {
+        let once = facts.iter().fold(order(), Order::with);
+        let mixed = shuffled.iter().fold(order(), Order::with);
+        prop_assert_eq!(once, mixed);
+    }
+
+    #[test]
+    fn an_order_never_becomes_less_paid(facts in proptest::collection::vec(fact(), 0..8), next in fact()) {
+        let before = facts.iter().fold(order(), Order::with);
+        let after = before.clone().with(&next);
+        prop_assert!(before.paid.is_none() || after.paid.is_some());
+        prop_assert!(before.refunded() <= after.refunded() && after.refunded() <= after.amount);
+    }
+
+    #[test]
+    fn shares_of_refunds_add_up_to_that_of_their_total(whole in 0..u64::MAX, steps in proptest::collection::vec(0..100_u64, 0..6)) {
+        let (order, mut total, mut taken) = (order(), 0, 0_u64);
+        for step in steps {
+            taken += order.share(whole, total, total + step);
+            total += step;
+        }
+        prop_assert_eq!(taken, pro_rata(whole, 300, total));
+        prop_assert!(total < 300 || taken == whole);
+    }
+}
+
+#[test]
+fn the_states_one_after_the_other() {
+    let opened = Fact::Opened { vendor_id: None, show: "weixin://pay".into() };
+    let steps = [
+        (Fact::RefundedTo { total: 0 }, OrderState::Created),
+        (opened, OrderState::Pending),
+        (Fact::Closed, OrderState::Closed),
+        (Fact::Failed, OrderState::Failed),
+        (paid(), OrderState::Paid),
+        (Fact::Refund { number: "1".into(), amount: 100 }, OrderState::PartiallyRefunded),
+        (Fact::Refund { number: "1".into(), amount: 100 }, OrderState::PartiallyRefunded),
+        (Fact::RefundedTo { total: 300 }, OrderState::Refunded),
+        (paid(), OrderState::Refunded),
+        (Fact::Closed, OrderState::Refunded),
+    ];
+    let mut order = order();
+    for (fact, state) in steps {
+        order = order.with(&fact);
+        assert_eq!(order.state(), state, "{fact:?}");
+    }
+    for state in OrderState::ALL {
+        assert_eq!(state.is_open(), ["created", "pending"].contains(&state.name()));
+    }
+}
+
+#[test]
+fn what_is_left_to_do_is_known() {
+    let order = order();
+    assert!(!order.is_settled());
+    assert!(order.clone().with(&Fact::Closed).is_settled());
+    let late = order.with(&Fact::Closed).with(&paid());
+    assert!(late.is_owed() && !late.is_settled(), "paid after it was closed");
+    let given = Order { fulfilled: true, ..late };
+    assert!(given.is_settled());
+    let back = given.clone().with(&Fact::RefundedTo { total: 100 });
+    assert!(back.is_due_back() && !back.is_settled());
+    let taking = back.with_taking_back();
+    let more = taking.with(&Fact::RefundedTo { total: 300 }).with_taking_back();
+    assert_eq!(more.taking_back, Some(100), "one step after the other");
+    let more = more.with_taken_back(100).with_taking_back();
+    assert_eq!((more.taken_back, more.taking_back), (100, Some(300)));
+    assert_eq!(more.clone().with_taken_back(100), more, "the same step again");
+    assert!(more.with_taken_back(300).is_settled());
+}
+
+#[test]
+fn one_refund_is_under_way_at_a_time() {
+    assert_eq!(order().with_refund(None, ""), None, "not paid");
+    let order = Order { fulfilled: true, ..order().with(&paid()) };
+    assert_eq!(order.with_refund(Some(301), ""), None);
+    assert_eq!(order.with_refund(Some(0), ""), None);
+    let first = order.with_refund(Some(100), "late").unwrap();
+    assert_eq!(first.refund.as_ref().map(|refund| (refund.number, refund.total)), Some((1, 100)));
+    assert_eq!(first.with_refund(Some(100), "late"), Some(first.clone()), "the same goes on");
+    assert_eq!(first.with_refund(Some(200), "late"), None);
+    assert_eq!(first.clone().with_refund_ended(2, None), first);
+    let dropped = first.clone().with_refund_ended(1, None);
+    assert_eq!((dropped.refunded(), dropped.with_refund(None, "").unwrap().refund.unwrap().number), (0, 2));
+    let done = first.with_refund_ended(1, Some(&Fact::RefundedTo { total: 100 }));
+    assert_eq!(done.with_refund(None, "").unwrap().refund.map(|refund| (refund.number, refund.amount)), Some((2, 200)));
+}
