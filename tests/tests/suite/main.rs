@@ -28,6 +28,7 @@ mod members;
 mod metering;
 mod orders;
 mod passwords;
+mod payment_doubles;
 mod plan_changes;
 mod quota_reset;
 mod reconcile;
