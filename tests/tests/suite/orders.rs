@@ -330,6 +330,33 @@ async fn a_refund_takes_back_its_share_once_whatever_is_lost_on_the_way() {
 }
 
 #[tokio::test]
+async fn what_goes_back_is_taken_once_wherever_a_crash_cuts_it_off() {
+    let stage = Stage::set().await;
+    let (store, scope) = (stage.store(), &stage.tenant.scope);
+    let order = stage.bare_order(Provider::Alipay).await;
+    let look = || stage.commerce.reconcile_order(scope, &order.id);
+    store.order_fact(scope, &order.id, &Fact::Paid { payment: "t".into(), at: NOON }).await.unwrap();
+    // Told of, and nothing done about it.
+    store.order_fact(scope, &order.id, &Fact::RefundedTo { total: PRICE / 10 }).await.unwrap();
+    look().await.unwrap();
+    assert_eq!((stage.credits().await, stage.open()), (CREDITS * 9 / 10, 0));
+    // Begun; and while it was cut off, more went back.
+    store.order_fact(scope, &order.id, &Fact::RefundedTo { total: PRICE / 5 }).await.unwrap();
+    let begun = store.begin_taking_back(scope, &order.id).await.unwrap();
+    assert_eq!((begun.taken_back, begun.taking_back), (PRICE / 10, Some(PRICE / 5)));
+    store.order_fact(scope, &order.id, &Fact::RefundedTo { total: PRICE / 2 }).await.unwrap();
+    // Taken, and not written down.
+    let kind = tenantry_domain::ledger::LedgerKind::Refund;
+    let key = format!("order_back:{}:{}", order.id, PRICE / 10);
+    let row = NewLedgerRow { kind, amount: CREDITS / 10, key: &key, reference: None, expires_at: None };
+    store.take_credits(scope, &row).await.unwrap();
+    for changed in [true, false] {
+        assert_eq!(look().await.unwrap(), changed);
+        assert_eq!((stage.credits().await, stage.open()), (CREDITS / 2, 0));
+    }
+}
+
+#[tokio::test]
 async fn a_refund_that_the_vendor_refuses_did_not_happen() {
     let stage = Stage::set().await;
     let order = stage.bare_order(Provider::Alipay).await;
