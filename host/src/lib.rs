@@ -16,6 +16,7 @@ use std::{future::Future, net::SocketAddr, path::PathBuf, sync::Arc, time::Durat
 
 use axum::{Router, routing::get};
 use tenantry_auth::{EmailVerification, Hasher};
+use tenantry_commerce::Commerce;
 use tenantry_domain::{Clock, SystemClock, plans::Plans};
 use tenantry_mailer::Outbox;
 use tenantry_quota_reset::Job;
@@ -124,6 +125,9 @@ pub enum HostError {
     /// The port cannot be served.
     #[error("the server stopped: {0}")]
     Serve(#[from] std::io::Error),
+    /// The plans could not be put up for sale at the double of Stripe.
+    #[error("the double of Stripe: {0}")]
+    Sale(String),
     /// The demo organization could not be made.
     #[error("the demo organization: {0}")]
     Demo(String),
@@ -143,6 +147,7 @@ pub struct Platform {
     mails: Mails,
     jobs: Jobs,
     hasher: Hasher,
+    commerce: Commerce,
     chat: tenantry_chat::State,
     clock: Arc<AheadClock>,
     stripe: Option<Arc<Double>>,
@@ -202,6 +207,11 @@ impl Platform {
         };
         let mails = Mails::open(data_dir.as_deref(), &env, &store, clock.clone())?;
         let jobs = Jobs::new(&store);
+        let commerce = Commerce::from_env(&env, store.clone())?;
+        if site.is_some() && stripe.is_some() {
+            // At Stripe itself the deployer does that, once: docs/payments.md.
+            commerce.put_up_for_sale().await.map_err(|error| HostError::Sale(error.to_string()))?;
+        }
         let models = tenantry_chat::Models::from_env(&env)?;
         let waits = tenantry_chat::Waits::from_env(&env)?;
         let hasher = Hasher::default();
@@ -223,8 +233,19 @@ impl Platform {
                 secrets.secret_key(),
                 Arc::new(mails.queue().clone()),
             )),
-            tenantry_usage::router(tenantry_usage::State::new(store.clone(), authenticator, secrets.secret_key())),
+            tenantry_usage::router(tenantry_usage::State::new(
+                store.clone(),
+                authenticator.clone(),
+                secrets.secret_key(),
+            )),
+            tenantry_billing::router(tenantry_billing::State::new(
+                commerce.clone(),
+                authenticator,
+                secrets.secret_key(),
+                tenantry_billing::Pages::from_env(&env)?,
+            )),
             tenantry_chat::router(chat.clone()),
+            tenantry_webhooks::router(tenantry_webhooks::State::new(commerce.clone(), Arc::new(mails.queue().clone()))),
             around(docs::router().merge(inbox::router(mails.inbox())), ErrorShape::Problem, BODY_LIMIT),
         ];
         let double = stripe.iter().map(|double| around(double.router(), ErrorShape::Problem, BODY_LIMIT));
@@ -249,7 +270,23 @@ impl Platform {
             }
             workers.push(tokio::spawn(timers::run(jobs.clone(), engine.clone(), stopped)));
         }
-        Ok(Self { store, engine, queue, mails, jobs, hasher, chat, clock, stripe, china, router, stop, workers, _lock: lock })
+        Ok(Self {
+            store,
+            engine,
+            queue,
+            mails,
+            jobs,
+            hasher,
+            commerce,
+            chat,
+            clock,
+            stripe,
+            china,
+            router,
+            stop,
+            workers,
+            _lock: lock,
+        })
     }
 
     /// All routes.
@@ -317,6 +354,12 @@ impl Platform {
     #[must_use]
     pub const fn hasher(&self) -> &Hasher {
         &self.hasher
+    }
+
+    /// Payments, with the vendors that the environment configures.
+    #[must_use]
+    pub const fn commerce(&self) -> &Commerce {
+        &self.commerce
     }
 
     /// Names of the models that can be called, by name.
