@@ -16,8 +16,8 @@ const VENDOR: &str = "stripe";
 
 /// Events of Stripe
 ///
-/// Signed by `Stripe-Signature` over the raw body, at most five minutes ago. The endpoint at Stripe must be created with the
-/// version of the API that this release names (`docs/payments.md`).
+/// Signed by `Stripe-Signature` over the raw body, at most five minutes ago. The endpoint at Stripe must be created with
+/// version `2026-09-30.endive` of its API.
 #[utoipa::path(
     post,
     path = "/webhooks/stripe",
