@@ -7,17 +7,24 @@ mod stripe;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use axum::body::{Body, Bytes};
+use axum::{
+    Router,
+    body::{Body, Bytes},
+};
 use http::{HeaderMap, Request};
+use http_body_util::BodyExt as _;
 use serde_json::Value;
+use tenantry_commerce::Commerce;
 use tenantry_domain::one_time::{OneTimeToken, Purpose};
 use tenantry_host::dynamodb::Capacity;
-use tenantry_sandbox::stripe::{Sandbox, Settings, SignedDelivery, StripeSandbox};
+use tenantry_sandbox::stripe::{Sandbox, SignedDelivery};
 use tenantry_store::Origin;
 use tenantry_tests::{
     http::text,
-    platform::{Platform, Reply, Setup, Tenant, TestClock},
+    platform::{Platform, Reply, Setup, Tenant},
 };
+use tenantry_web::config::Env;
+use tower::ServiceExt as _;
 
 const STRIPE: &str = "/webhooks/stripe";
 const MINUTE: i64 = 60_000;
@@ -25,10 +32,11 @@ const DAY: i64 = 24 * 60 * MINUTE;
 /// What the package `small` brings.
 const CREDITS: u64 = 10_000_000;
 
-async fn post(platform: &Platform, path: &str, headers: &HeaderMap, body: impl Into<Bytes>) -> Reply {
+async fn post(router: Router, path: &str, headers: &HeaderMap, body: impl Into<Bytes>) -> Reply {
     let mut request = Request::post(path).body(Body::from(body.into())).unwrap();
     *request.headers_mut() = headers.clone();
-    platform.send(request).await
+    let (head, body) = router.oneshot(request).await.unwrap().into_parts();
+    Reply { status: head.status, headers: head.headers, bytes: body.collect().await.unwrap().to_bytes().to_vec() }
 }
 
 /// All that is stored, by its key.
@@ -64,33 +72,43 @@ async fn confirm_address(platform: &Platform, tenant: &Tenant) {
     assert!(platform.store().confirm_address(&tenant.user, &token, &Origin::default()).await.unwrap());
 }
 
-/// A platform with Stripe's double, on one clock.
+/// A platform with Stripe's double.
 struct Stage {
     platform: Platform,
-    stripe: Sandbox,
     capacity: Arc<Capacity>,
     tenant: Tenant,
 }
 
 impl Stage {
     async fn set() -> Self {
-        Self::with(Setup::default()).await
-    }
-
-    /// `setup` may bring webhook secrets of its own.
-    async fn with(setup: Setup) -> Self {
-        let (clock, capacity) = (Arc::<TestClock>::default(), Arc::new(Capacity::default()));
-        let stripe = StripeSandbox::start(clock.clone(), Settings::default()).await.unwrap();
-        let setup = Setup::default()
-            .variable("STRIPE_WEBHOOK_SECRETS", &stripe.webhook_secret)
-            .variable("STRIPE_SECRET_KEY", &stripe.secret_key)
-            .variable("STRIPE_BASE_URL", &stripe.base_url)
-            .and(setup);
-        let platform = Platform::start(setup.clock(&clock).capacity(&capacity)).await;
+        let capacity = Arc::new(Capacity::default());
+        let platform = Platform::start(Setup::default().capacity(&capacity)).await;
         let tenant = platform.tenant("free").await;
         platform.host().commerce().put_up_for_sale().await.unwrap();
-        let _ = stripe.take_events();
-        Self { platform, stripe, capacity, tenant }
+        let stage = Self { platform, capacity, tenant };
+        let _ = stage.stripe().take_events();
+        stage
+    }
+
+    fn stripe(&self) -> &Sandbox {
+        self.platform.host().stripe_sandbox().unwrap()
+    }
+
+    /// The routes of a deployment over the same table, with other webhook secrets.
+    fn with_secrets(&self, secrets: &str) -> Router {
+        let variables = [
+            ("STRIPE_SECRET_KEY", &*self.stripe().secret_key),
+            ("STRIPE_BASE_URL", &*self.stripe().base_url),
+            ("STRIPE_WEBHOOK_SECRETS", secrets),
+        ];
+        let env: Env = variables.map(|(name, value)| (name.to_owned(), value.to_owned())).into_iter().collect();
+        self.hearing(Commerce::from_env(&env, self.platform.store().clone()).unwrap())
+    }
+
+    /// The routes of a deployment with these vendors.
+    fn hearing(&self, commerce: Commerce) -> Router {
+        let mails = Arc::new(self.platform.host().mail_queue().clone());
+        tenantry_webhooks::router(tenantry_webhooks::State::new(commerce, mails))
     }
 
     async fn customer_of(&self, tenant: &Tenant) -> String {
@@ -98,22 +116,22 @@ impl Stage {
     }
 
     async fn tell(&self, delivery: &SignedDelivery) -> Reply {
-        post(&self.platform, STRIPE, &delivery.headers, delivery.body.clone()).await
+        post(self.platform.router(), STRIPE, &delivery.headers, delivery.body.clone()).await
     }
 
     /// Delivers all that waits; returns it.
     async fn tell_all(&self) -> Vec<SignedDelivery> {
-        let told = self.stripe.take_events();
+        let told = self.stripe().take_events();
         for delivery in &told {
             self.tell(delivery).await.expect(204);
-            self.stripe.acknowledge(delivery);
+            self.stripe().acknowledge(delivery);
         }
         told
     }
 
     /// One event of this type of those that wait; the others are lost.
     fn only(&self, kind: &str) -> SignedDelivery {
-        let told = self.stripe.take_events();
+        let told = self.stripe().take_events();
         let kinds: Vec<_> = told.iter().map(|delivery| delivery.kind.clone()).collect();
         told.into_iter().find(|delivery| delivery.kind == kind).unwrap_or_else(|| panic!("only {kinds:?}"))
     }

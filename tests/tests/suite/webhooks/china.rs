@@ -109,7 +109,7 @@ impl Shop {
 
     async fn tell(&self, told: &SignedNotification) -> Reply {
         let path = told.url.strip_prefix("https://shop.example").unwrap();
-        post(&self.platform, path, &told.headers, told.body.clone()).await
+        post(self.platform.router(), path, &told.headers, told.body.clone()).await
     }
 
     async fn state(&self, order: &Order) -> OrderState {

@@ -18,9 +18,8 @@ use tenantry_web::{
     mail::{Mail, MailQueue},
     queue::{BoxFuture, QueueError},
 };
-use tower::ServiceExt as _;
 
-use super::{DAY, STRIPE, Stage, confirm_address};
+use super::{DAY, STRIPE, Stage, confirm_address, post};
 
 impl Stage {
     /// The tenant subscribes to the plan `pro`; returns its customer.
@@ -31,7 +30,7 @@ impl Stage {
         let price = &offers.iter().find(|offer| offer.plan.id == "pro").unwrap().price.id;
         let pages = CheckoutPages { success_url: "https://s.example", cancel_url: "https://c.example" };
         let session = commerce.subscribe(scope, &customer, price, trial_days, pages, "1").await.unwrap();
-        self.stripe.pay(&session.id).unwrap();
+        self.stripe().pay(&session.id).unwrap();
         self.tell_all().await;
         assert_eq!(self.platform.meter(&self.tenant).await.plan, "pro");
         customer
@@ -55,13 +54,13 @@ async fn owners_are_told_that_a_payment_failed_and_that_the_plan_has_ended_once_
     let stage = Stage::set().await;
     confirm_address(&stage.platform, &stage.tenant).await;
     let customer = stage.subscribed(None).await;
-    stage.stripe.set_cards(&customer, Card::Declines).unwrap();
-    stage.stripe.advance_months(1);
-    stage.stripe.advance(2 * 3_600_000);
+    stage.stripe().set_cards(&customer, Card::Declines).unwrap();
+    stage.stripe().advance_months(1);
+    stage.stripe().advance(2 * 3_600_000);
     let told = stage.tell_all().await;
     assert!(told.iter().any(|delivery| delivery.kind == "invoice.payment_failed"));
     for delivery in &told {
-        stage.tell(&stage.stripe.signed_again(delivery)).await.expect(204);
+        stage.tell(&stage.stripe().signed_again(delivery)).await.expect(204);
     }
     let letters = stage.platform.letters_to(&stage.tenant.email).await;
     let failed: Vec<_> = letters.iter().filter(|letter| letter.subject.contains("failed")).collect();
@@ -74,13 +73,13 @@ async fn owners_are_told_that_a_payment_failed_and_that_the_plan_has_ended_once_
     assert_eq!(stage.platform.meter(&stage.tenant).await.plan, "pro", "for the week of grace");
 
     prefer(&stage.platform, &stage, "zh").await;
-    stage.stripe.advance(3 * DAY);
+    stage.stripe().advance(3 * DAY);
     stage.tell_all().await;
     let subjects = stage.subjects().await;
     assert_eq!(subjects.iter().filter(|subject| subject.contains("付款失败")).count(), 1, "{subjects:?}");
     // The next tries come after the grace, when there is nothing left to save.
     for _ in 0..4 {
-        stage.stripe.advance(7 * DAY);
+        stage.stripe().advance(7 * DAY);
         stage.tell_all().await;
     }
     assert_eq!(stage.platform.meter(&stage.tenant).await.plan, "free");
@@ -93,9 +92,9 @@ async fn owners_are_told_that_a_payment_failed_and_that_the_plan_has_ended_once_
 async fn owners_are_told_that_a_trial_ends_and_strangers_are_not() {
     let stage = Stage::set().await;
     stage.subscribed(Some(14)).await;
-    stage.stripe.advance(11 * DAY + 3_600_000);
+    stage.stripe().advance(11 * DAY + 3_600_000);
     // Nobody has said yet that the address is theirs.
-    let told = stage.stripe.take_events();
+    let told = stage.stripe().take_events();
     let ending = told.iter().find(|delivery| delivery.kind == "customer.subscription.trial_will_end").unwrap();
     stage.tell(ending).await.expect(204);
     assert_eq!(stage.subjects().await, Vec::<String>::new());
@@ -105,14 +104,14 @@ async fn owners_are_told_that_a_trial_ends_and_strangers_are_not() {
     confirm_address(&stage.platform, &stage.tenant).await;
     stage.subscribed(Some(14)).await;
     stage.platform.host().commerce().cancel(&stage.tenant.scope, false, None, "1").await.unwrap();
-    stage.stripe.advance(11 * DAY + 3_600_000);
+    stage.stripe().advance(11 * DAY + 3_600_000);
     stage.tell_all().await;
     assert_eq!(stage.subjects().await, Vec::<String>::new());
 
     let stage = Stage::set().await;
     confirm_address(&stage.platform, &stage.tenant).await;
     stage.subscribed(Some(14)).await;
-    stage.stripe.advance(11 * DAY + 3_600_000);
+    stage.stripe().advance(11 * DAY + 3_600_000);
     stage.tell_all().await;
     let letters = stage.platform.letters_to(&stage.tenant.email).await;
     assert_eq!(letters.len(), 1, "{letters:?}");
@@ -138,15 +137,14 @@ async fn a_mail_that_could_not_be_ordered_is_ordered_when_the_event_comes_again(
     let stage = Stage::set().await;
     confirm_address(&stage.platform, &stage.tenant).await;
     stage.subscribed(Some(14)).await;
-    stage.stripe.advance(11 * DAY + 3_600_000);
+    stage.stripe().advance(11 * DAY + 3_600_000);
     let ending = stage.only("customer.subscription.trial_will_end");
     let host = stage.platform.host();
     let queue = Arc::new(Broken(AtomicBool::new(true), host.mail_queue().clone()));
     let router = tenantry_webhooks::router(tenantry_webhooks::State::new(host.commerce().clone(), queue.clone()));
     let tell = async || {
-        let mut request = http::Request::post(STRIPE).body(axum::body::Body::from(ending.body.clone())).unwrap();
-        *request.headers_mut() = ending.headers.clone();
-        router.clone().oneshot(request).await.unwrap().status().as_u16()
+        let reply = post(router.clone(), STRIPE, &ending.headers, ending.body.clone()).await;
+        reply.status.as_u16()
     };
     assert_eq!(tell().await, 503);
     assert_eq!(stage.subjects().await, Vec::<String>::new());

@@ -2,14 +2,14 @@
 
 use futures_util::future::join_all;
 use http::{HeaderMap, HeaderValue, header};
-use tenantry_commerce::{Buyer, CheckoutPages};
+use tenantry_commerce::{Buyer, CheckoutPages, Commerce};
 use tenantry_payments::stripe::{METADATA_ORG, OperationKey, sign};
 use tenantry_sandbox::stripe::{Fault, SignedDelivery};
 use tenantry_store::{EventClaim, Origin};
 use tenantry_tests::{
     http::{problem, text},
     log::Log,
-    platform::{NOON, Platform, Setup, Tenant},
+    platform::{NOON, Tenant},
 };
 
 use super::{CREDITS, DAY, MINUTE, STRIPE, Stage, kept, post, rows, tenants_rows, without_a_trace};
@@ -31,7 +31,7 @@ impl Stage {
         let pages = CheckoutPages { success_url: "https://s.example", cancel_url: "https://c.example" };
         let commerce = self.platform.host().commerce();
         let ordered = commerce.order_package(&tenant.scope, &customer, "small", &buyer, pages).await.unwrap();
-        self.stripe.pay(&ordered.1.id).unwrap();
+        self.stripe().pay(&ordered.1.id).unwrap();
         self.only("checkout.session.completed")
     }
 
@@ -62,56 +62,75 @@ async fn what_stripe_did_not_sign_reads_and_writes_nothing() {
         ("shortened", genuine.clone(), body[..body.len() - 1].to_owned()),
         ("lengthened", genuine.clone(), format!("{body} ")),
         ("nothing at all", HeaderMap::new(), String::new()),
-        ("five minutes and a second old", signed(&body, "whsec_sandbox", NOON - 5 * MINUTE - 1000), body.clone()),
-        ("five minutes and a second ahead", signed(&body, "whsec_sandbox", NOON + 5 * MINUTE + 1000), body.clone()),
+        (
+            "five minutes and a second old",
+            signed(&body, &stage.stripe().webhook_secret, NOON - 5 * MINUTE - 1000),
+            body.clone(),
+        ),
+        (
+            "five minutes and a second ahead",
+            signed(&body, &stage.stripe().webhook_secret, NOON + 5 * MINUTE + 1000),
+            body.clone(),
+        ),
     ];
     // JSON or not, signed or not, an empty body is an empty body.
-    refused.push(("a signature of something else", signed("{}", "whsec_sandbox", NOON), String::new()));
+    refused.push(("a signature of something else", signed("{}", &stage.stripe().webhook_secret, NOON), String::new()));
     without_a_trace(&stage.platform, &stage.capacity, async {
         for (what, headers, body) in refused {
-            let reply = post(&stage.platform, STRIPE, &headers, body).await;
+            let reply = post(stage.platform.router(), STRIPE, &headers, body).await;
             assert_eq!(reply.status, 400, "{what}: {}", reply.text());
             problem(&reply, 400, "invalid_parameter");
         }
-        let large = post(&stage.platform, STRIPE, &genuine, vec![b' '; 1024 * 1024 + 1]).await;
+        let large = post(stage.platform.router(), STRIPE, &genuine, vec![b' '; 1024 * 1024 + 1]).await;
         problem(&large, 413, "body_too_large");
         // Recorded, and sent again when nobody remembers.
         stage.platform.clock().advance(5 * MINUTE + 1000);
         problem(&stage.tell(&paid).await, 400, "invalid_parameter");
     })
     .await;
-    stage.tell(&stage.stripe.signed_again(&paid)).await.expect(204);
+    stage.tell(&stage.stripe().signed_again(&paid)).await.expect(204);
     assert_eq!(stage.credits(&stage.tenant).await, (CREDITS, 1));
 }
 
 #[tokio::test]
 async fn without_a_secret_nobody_is_believed_and_without_a_vendor_nobody_is_there() {
-    let stage = Stage::with(Setup::default().variable("STRIPE_WEBHOOK_SECRETS", " , ")).await;
+    let stage = Stage::set().await;
     let paid = stage.package_paid(&stage.tenant).await;
+    let nowhere = stage.hearing(Commerce::new(stage.platform.store().clone()));
     without_a_trace(&stage.platform, &stage.capacity, async {
-        problem(&stage.tell(&paid).await, 400, "invalid_parameter");
-        for secret in ["", " ", ",", " , "] {
-            let headers = signed(&paid.body, secret, NOON);
-            problem(&post(&stage.platform, STRIPE, &headers, paid.body.clone()).await, 400, "invalid_parameter");
+        for none in ["", " ", " , "] {
+            let router = stage.with_secrets(none);
+            for headers in
+                ["", " ", ",", " , ", &stage.stripe().webhook_secret].map(|secret| signed(&paid.body, secret, NOON))
+            {
+                let reply = post(router.clone(), STRIPE, &headers, paid.body.clone()).await;
+                problem(&reply, 400, "invalid_parameter");
+            }
         }
-        for path in ["/webhooks/wechat", "/webhooks/alipay"] {
-            problem(&post(&stage.platform, path, &HeaderMap::new(), "{}").await, 404, "not_found");
+        for path in [STRIPE, "/webhooks/wechat", "/webhooks/alipay"] {
+            problem(&post(nowhere.clone(), path, &paid.headers, paid.body.clone()).await, 404, "not_found");
         }
     })
     .await;
-    let bare = Platform::start(Setup::default()).await;
-    problem(&post(&bare, STRIPE, &paid.headers, paid.body.clone()).await, 404, "not_found");
 }
 
 #[tokio::test]
 async fn both_secrets_are_good_while_they_are_rotated() {
-    let stage = Stage::with(Setup::default().variable("STRIPE_WEBHOOK_SECRETS", "whsec_next, whsec_sandbox")).await;
-    let (paid, other) = (stage.package_paid(&stage.tenant).await, stage.platform.tenant("free").await);
-    stage.tell(&paid).await.expect(204);
-    let next = stage.package_paid(&other).await;
-    post(&stage.platform, STRIPE, &signed(&next.body, "whsec_next", NOON), next.body.clone()).await.expect(204);
-    for tenant in [&stage.tenant, &other] {
-        assert_eq!(stage.credits(tenant).await, (CREDITS, 1));
+    let stage = Stage::set().await;
+    let (before, meanwhile, after) =
+        (stage.with_secrets("whsec_old"), stage.with_secrets("whsec_new, whsec_old"), stage.with_secrets("whsec_new"));
+    for (router, good, bad) in [
+        (before, &["whsec_old"][..], Some("whsec_new")),
+        (meanwhile, &["whsec_old", "whsec_new"], None),
+        (after, &["whsec_new"], Some("whsec_old")),
+    ] {
+        for (secret, status) in good.iter().map(|secret| (*secret, 204)).chain(bad.map(|secret| (secret, 400))) {
+            let tenant = stage.platform.tenant("free").await;
+            let paid = stage.package_paid(&tenant).await;
+            post(router.clone(), STRIPE, &signed(&paid.body, secret, NOON), paid.body.clone()).await.expect(status);
+            let credited = if status == 204 { (CREDITS, 1) } else { (0, 0) };
+            assert_eq!(stage.credits(&tenant).await, credited, "{secret}");
+        }
     }
 }
 
@@ -134,7 +153,7 @@ async fn deliveries_at_the_same_moment_are_worked_on_once() {
     for later in [MINUTE, 3 * DAY] {
         stage.platform.clock().advance(later);
         let reads = stage.capacity.read_units();
-        stage.tell(&stage.stripe.signed_again(&paid)).await.expect(204);
+        stage.tell(&stage.stripe().signed_again(&paid)).await.expect(204);
         assert_eq!(stage.capacity.read_units() - reads, 0.0);
     }
     assert_eq!(rows(&stage.platform), before);
@@ -146,7 +165,7 @@ async fn a_delivery_that_failed_is_taken_when_it_comes_again() {
     let paid = stage.package_paid(&stage.tenant).await;
     let before = tenants_rows(&stage.platform);
     // As often as the client asks.
-    (0..3).for_each(|_| stage.stripe.fail_next(Fault::Refused));
+    (0..3).for_each(|_| stage.stripe().fail_next(Fault::Refused));
     let failed = stage.tell(&paid).await;
     problem(&failed, 503, "unavailable");
     assert!(!failed.header(header::RETRY_AFTER.as_str()).is_empty());
@@ -167,12 +186,12 @@ async fn who_dies_over_an_event_keeps_it_from_nobody() {
     problem(&stage.tell(&paid).await, 409, "conflict");
     // And a worker that dies after the work, before it could say so.
     stage.platform.clock().advance(2 * MINUTE);
-    stage.tell(&stage.stripe.signed_again(&paid)).await.expect(204);
+    stage.tell(&stage.stripe().signed_again(&paid)).await.expect(204);
     assert_eq!(stage.credits(&stage.tenant).await, (CREDITS, 1));
     let body = paid.body.replace(&paid.event, "evt_same_under_another_name");
     assert_ne!(body, paid.body);
-    let headers = signed(&body, "whsec_sandbox", NOON + 2 * MINUTE);
-    post(&stage.platform, STRIPE, &headers, body).await.expect(204);
+    let headers = signed(&body, &stage.stripe().webhook_secret, NOON + 2 * MINUTE);
+    post(stage.platform.router(), STRIPE, &headers, body).await.expect(204);
     assert_eq!(stage.credits(&stage.tenant).await, (CREDITS, 1), "the same work done twice");
 }
 
@@ -202,12 +221,12 @@ async fn what_names_another_tenant_is_refused_for_good_and_kept() {
     };
     let key = OperationKey::new("test", &["foreign"]);
     let session = commerce.stripe().unwrap().subscription_checkout(&checkout, &key).await.unwrap();
-    let _ = stage.stripe.take_events();
-    stage.stripe.pay(&session.id).unwrap();
+    let _ = stage.stripe().take_events();
+    stage.stripe().pay(&session.id).unwrap();
 
     let before = tenants_rows(&stage.platform);
     let log = Log::capture();
-    let told = stage.stripe.take_events();
+    let told = stage.stripe().take_events();
     let about = |kind: &str| told.iter().find(|delivery| delivery.kind == kind).unwrap();
     let events = ["checkout.session.completed", "customer.subscription.created", "invoice.paid"].map(about);
     for delivery in events {
@@ -237,9 +256,9 @@ async fn what_cannot_be_read_is_taken_and_kept() {
     let before = tenants_rows(&stage.platform);
     let log = Log::capture();
     for body in [old, "[]", "not JSON", ""] {
-        let headers = signed(body, "whsec_sandbox", NOON);
+        let headers = signed(body, &stage.stripe().webhook_secret, NOON);
         for _ in 0..2 {
-            post(&stage.platform, STRIPE, &headers, body.to_owned()).await.expect(204);
+            post(stage.platform.router(), STRIPE, &headers, body.to_owned()).await.expect(204);
         }
     }
     assert_eq!(tenants_rows(&stage.platform), before);
