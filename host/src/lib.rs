@@ -21,6 +21,7 @@ use tenantry_mailer::Outbox;
 use tenantry_quota_reset::Job;
 use tenantry_sandbox::{
     AheadClock,
+    china::{ChinaSandbox, StartError},
     stripe::{Sandbox, StripeSandbox},
 };
 use tenantry_store::{Store, StoreError};
@@ -69,8 +70,9 @@ pub struct Options {
     /// Whether the queue's consumer and the timers run. Without them usage waits for
     /// [`Platform::quiesce`], which is what a test wants that counts.
     pub background: bool,
-    /// Where people reach this process, `http://127.0.0.1:8787`: pages of the double of Stripe are below it. Without it
-    /// they are at a port of their own.
+    /// This server's own address, `http://127.0.0.1:8787`. With it the doubles of WeChat Pay and Alipay are there, at
+    /// `/_dev/pay`, for whichever of them the environment does not set up; the pages of Stripe's are below it too, which
+    /// otherwise are at a port of their own.
     pub site: Option<String>,
     /// Where the double of Stripe sends its webhooks; without it to `/webhooks/stripe` of the site.
     pub stripe_webhooks: Option<String>,
@@ -116,6 +118,9 @@ pub enum HostError {
     /// The keys do not work.
     #[error("signing keys: {0}")]
     Keys(#[from] VerifyError),
+    /// The doubles of payment vendors do not work.
+    #[error(transparent)]
+    Sandbox(#[from] StartError),
     /// The port cannot be served.
     #[error("the server stopped: {0}")]
     Serve(#[from] std::io::Error),
@@ -141,6 +146,7 @@ pub struct Platform {
     chat: tenantry_chat::State,
     clock: Arc<AheadClock>,
     stripe: Option<Arc<Double>>,
+    china: Option<ChinaSandbox>,
     router: Router,
     stop: watch::Sender<bool>,
     workers: Vec<JoinHandle<()>>,
@@ -183,6 +189,17 @@ impl Platform {
             ("CORS_ORIGINS", DEVELOPMENT_ORIGINS),
         ]);
         let env = env.with(stripe.iter().flat_map(|double| double.variables()));
+        let china = match &site {
+            Some(site) => Some(ChinaSandbox::new(clock.clone(), site, site)?),
+            None => None,
+        };
+        let env = match &china {
+            Some(china) => {
+                let (wechat, alipay) = (china.wechat().to_json(), china.alipay().to_json());
+                env.with_defaults([("WECHAT_PAY", &wechat), ("ALIPAY", &alipay)])
+            }
+            None => env,
+        };
         let mails = Mails::open(data_dir.as_deref(), &env, &store, clock.clone())?;
         let jobs = Jobs::new(&store);
         let models = tenantry_chat::Models::from_env(&env)?;
@@ -213,6 +230,8 @@ impl Platform {
         let double = stripe.iter().map(|double| around(double.router(), ErrorShape::Problem, BODY_LIMIT));
         let own = Router::new().route("/healthz", get(|| async { "ok" })).fallback(not_found);
         let router = routes.into_iter().chain(double).fold(around(own, ErrorShape::Problem, BODY_LIMIT), Router::merge);
+        // As it is: the vendors' answers are not ours to put into another shape.
+        let router = china.iter().fold(router, |router, china| router.merge(china.router()));
         let router = Front::from_env(&env, Transport::Loopback)?.before(router);
 
         let (stop, stopped) = watch::channel(false);
@@ -224,9 +243,13 @@ impl Platform {
                 workers.push(tokio::spawn(StripeSandbox::clone(double.sandbox()).run(stopped.clone())));
                 workers.push(tokio::spawn(double.clone().run(stopped.clone())));
             }
+            if let Some(china) = china.clone() {
+                let stopped = stopped.clone();
+                workers.push(tokio::spawn(async move { china.run(stopped).await }));
+            }
             workers.push(tokio::spawn(timers::run(jobs.clone(), engine.clone(), stopped)));
         }
-        Ok(Self { store, engine, queue, mails, jobs, hasher, chat, clock, stripe, router, stop, workers, _lock: lock })
+        Ok(Self { store, engine, queue, mails, jobs, hasher, chat, clock, stripe, china, router, stop, workers, _lock: lock })
     }
 
     /// All routes.
@@ -268,6 +291,12 @@ impl Platform {
     #[must_use]
     pub const fn clock(&self) -> &Arc<AheadClock> {
         &self.clock
+    }
+
+    /// The doubles of WeChat Pay and Alipay, when there are any.
+    #[must_use]
+    pub const fn china(&self) -> Option<&ChinaSandbox> {
+        self.china.as_ref()
     }
 
     /// A client of the database of its own, to look behind the store.

@@ -107,8 +107,8 @@ fn greet(platform: &Platform, demo: &Demo, arguments: &Arguments) {
          -d '{{\"model\": \"{model}\", \"messages\": [{{\"role\": \"user\", \"content\": \"Hello!\"}}]}}'\n",
         count = models.len(),
         payments = match platform.stripe_sandbox() {
-            Some(_) => format!("{site}/_dev/stripe (a test double; nobody pays)"),
-            None => "by Stripe".to_owned(),
+            Some(_) => format!("{site}/_dev/stripe and {site}/_dev/pay (test doubles; nobody pays)"),
+            None => format!("by Stripe; {site}/_dev/pay is a test double"),
         },
         saved = saved.display(),
     );

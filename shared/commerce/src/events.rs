@@ -114,10 +114,20 @@ impl Commerce {
             return Ok(());
         };
         let account = self.store.account(scope).await?;
-        let paid_for = account.subscription.as_ref().filter(|s| Some(&s.id) == invoice.subscription.as_ref());
-        let Some(plan) = paid_for.and_then(|subscription| self.store.plans().find(&subscription.plan)) else {
+        let Some(subscribed) = account.subscription.filter(|s| Some(&s.id) == invoice.subscription.as_ref()) else {
             return Ok(());
         };
+        // An invoice that comes late may be for the plan before.
+        let plan = match &line.price {
+            Some(price) if *price != subscribed.price => match self.offer(price).await {
+                Ok(offer) => offer.plan.id,
+                // A price of the past; what is subscribed now is the best that is known.
+                Err(CommerceError::Unknown(_)) => subscribed.plan,
+                Err(error) => return Err(error),
+            },
+            _ => subscribed.plan,
+        };
+        let Some(plan) = self.store.plans().find(&plan) else { return Ok(()) };
         // Invoices of nothing are those of trials; they come with credits as well.
         let months = months(line.period_start, line.period_end);
         let Some(credits) = plan.credits_month.map(|credits| credits.saturating_mul(months)).filter(|n| *n > 0) else {
@@ -134,7 +144,7 @@ impl Commerce {
         // What went back before they were granted was not there to be taken then.
         for payment in self.stripe()?.payments_of_invoice(&invoice.id).await? {
             if let Some(intent) = &payment.payment_intent {
-                self.take_back(scope, &Purchase::of_invoice(&payment), PaymentRef::Intent(intent)).await?;
+                self.take_back(scope, &Purchase::of_invoice(invoice), PaymentRef::Intent(intent)).await?;
             }
         }
         Ok(())
@@ -164,7 +174,8 @@ impl Commerce {
                 let order = self.look(&scope, order).await?;
                 self.take_back_order(&scope, order, &intent).await?;
             } else if let Some(paid) = stripe.invoice_paid_by(&intent.id).await? {
-                self.take_back(&scope, &Purchase::of_invoice(&paid), payment).await?;
+                let invoice = stripe.invoice(&paid.invoice).await?;
+                self.take_back(&scope, &Purchase::of_invoice(&invoice), payment).await?;
             }
         }
         Ok(Handled { org: Some(scope.org().clone()), notices: vec![] })
