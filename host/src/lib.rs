@@ -249,7 +249,22 @@ impl Platform {
             }
             workers.push(tokio::spawn(timers::run(jobs.clone(), engine.clone(), stopped)));
         }
-        Ok(Self { store, engine, queue, mails, jobs, hasher, chat, clock, stripe, china, router, stop, workers, _lock: lock })
+        Ok(Self {
+            store,
+            engine,
+            queue,
+            mails,
+            jobs,
+            hasher,
+            chat,
+            clock,
+            stripe,
+            china,
+            router,
+            stop,
+            workers,
+            _lock: lock,
+        })
     }
 
     /// All routes.
