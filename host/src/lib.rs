@@ -160,7 +160,7 @@ impl Platform {
         ]);
         let mails = Mails::open(data_dir.as_deref(), &env, &store, clock)?;
         let jobs = Jobs::new(&store);
-        let models = tenantry_chat::Models::from_env(&env)?;
+        let models = tenantry_chat::Models::from_env(&env, store.plans())?;
         let waits = tenantry_chat::Waits::from_env(&env)?;
         let hasher = Hasher::default();
         let auth = tenantry_auth::State::new(
