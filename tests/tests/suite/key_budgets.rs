@@ -9,7 +9,7 @@ use tenantry_domain::{
     metering::{Demand, Refusal},
     usage::Status,
 };
-use tenantry_store::Admission;
+use tenantry_store::{Admission, Terms};
 use tenantry_tests::{
     http::{problem, text},
     platform::{NOON, Platform, Reply, Setup, Tenant, chat_body},
