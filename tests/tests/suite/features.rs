@@ -102,9 +102,11 @@ async fn nothing_happened(platform: &Platform, tenant: &Tenant, upstream: &Upstr
     assert_eq!(upstream.counts().requests, 0);
 }
 
-/// What the file itself says, without our reading of it: the features, and of each plan id, whether it can be had, and
-/// what it includes.
-fn as_written(plans: &str) -> (Vec<String>, Vec<(String, bool, Vec<String>)>) {
+/// A plan's id, whether it can be had, and what it includes.
+type Written = (String, bool, Vec<String>);
+
+/// What the file itself says, without our reading of it: the features and the plans.
+fn as_written(plans: &str) -> (Vec<String>, Vec<Written>) {
     let file: toml::Table = plans.parse().unwrap();
     let words = |value: Option<&toml::Value>| -> Vec<String> {
         let words = value.and_then(toml::Value::as_array).into_iter().flatten();
