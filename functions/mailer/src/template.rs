@@ -168,6 +168,20 @@ impl Site {
                 personal(name);
                 values.push(("link", self.page("forgot-password")));
             }
+            Content::PaymentFailed { name, organization, until: at }
+            | Content::TrialEnding { name, organization, at } => {
+                personal(name);
+                values.push(("organization", self::personal(organization)));
+                values.push(("at", moment(*at)));
+                values.push(("link", self.page("billing")));
+            }
+            Content::PlanEnded { name, organization, plan, now } => {
+                personal(name);
+                values.push(("organization", self::personal(organization)));
+                values.push(("plan", self::personal(plan)));
+                values.push(("now", self::personal(now)));
+                values.push(("link", self.page("billing")));
+            }
             Content::Nothing {} => {}
         }
         Ok(values)
@@ -212,6 +226,12 @@ const fn template(content: &Content, language: Language) -> (&'static str, &'sta
         (Content::NewDevice { .. }, Language::Zh) => both!("new_device", "zh"),
         (Content::AlreadyRegistered { .. }, Language::En) => both!("already_registered", "en"),
         (Content::AlreadyRegistered { .. }, Language::Zh) => both!("already_registered", "zh"),
+        (Content::PaymentFailed { .. }, Language::En) => both!("payment_failed", "en"),
+        (Content::PaymentFailed { .. }, Language::Zh) => both!("payment_failed", "zh"),
+        (Content::TrialEnding { .. }, Language::En) => both!("trial_ending", "en"),
+        (Content::TrialEnding { .. }, Language::Zh) => both!("trial_ending", "zh"),
+        (Content::PlanEnded { .. }, Language::En) => both!("plan_ended", "en"),
+        (Content::PlanEnded { .. }, Language::Zh) => both!("plan_ended", "zh"),
         // Without a subject it is no letter.
         (Content::Nothing {}, _) => ("", ""),
     }

@@ -10,6 +10,7 @@ use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
 };
+use tenantry_domain::Clock as _;
 use tokio::sync::watch;
 
 use super::{

@@ -12,6 +12,7 @@ mod customers;
 mod error;
 mod events;
 mod goods;
+mod notices;
 mod prices;
 mod reconcile;
 mod refunds;

@@ -34,6 +34,7 @@
 //! | `CUSTOMER#<sha256>` | `CUSTOMER` | the tenant that a vendor's customer is |
 //! | `EVENT#<vendor>#<sha256>` | `EVENT` | who handles an event of a vendor, or that it was |
 //! | `EVENT#<vendor>#<sha256>` | `UNREADABLE` | what nobody could read |
+//! | `EVENT#<vendor>#<sha256>` | `REFUSED` | what did not fit, and why |
 //! | `ORDERNO#<ord>` | `ORDERNO` | whose order it is |
 //! | `DUE#<nn>` | `ORDER#<time>#<ord>` | order with something left to do, and when to look at it |
 //! | `TRY#<sha256>` | `GUESS` | how often a secret was guessed at, and when it may be again |
@@ -190,6 +191,10 @@ pub(crate) fn vendor_event(vendor: &str, id: &str) -> Key {
 
 pub(crate) fn unreadable_event(vendor: &str, id: &str) -> Key {
     Key { sk: "UNREADABLE".to_owned(), ..vendor_event(vendor, id) }
+}
+
+pub(crate) fn refused_event(vendor: &str, id: &str) -> Key {
+    Key { sk: "REFUSED".to_owned(), ..vendor_event(vendor, id) }
 }
 
 pub(crate) const LEDGER_PREFIX: &str = "LEDGER#";

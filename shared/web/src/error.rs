@@ -38,6 +38,8 @@ pub enum Code {
     EmailNotVerified,
     /// The credits do not cover the price of the request.
     InsufficientCredits,
+    /// The bank declined a payment.
+    PaymentFailed,
     /// The caller may not do this.
     Forbidden,
     /// The plan does not include this.
@@ -85,7 +87,7 @@ impl Code {
         match self {
             Self::InvalidBody | Self::InvalidParameter => StatusCode::BAD_REQUEST,
             Self::Unauthenticated | Self::InvalidApiKey | Self::InvalidCredentials => StatusCode::UNAUTHORIZED,
-            Self::InsufficientCredits => StatusCode::PAYMENT_REQUIRED,
+            Self::InsufficientCredits | Self::PaymentFailed => StatusCode::PAYMENT_REQUIRED,
             Self::Forbidden | Self::UpgradeRequired | Self::EmailNotVerified => StatusCode::FORBIDDEN,
             Self::NotFound | Self::ModelNotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
@@ -112,6 +114,7 @@ impl Code {
             Self::InvalidApiKey => "The API key is not valid",
             Self::InvalidCredentials => "E-mail or password is wrong",
             Self::InsufficientCredits => "Out of credits",
+            Self::PaymentFailed => "The payment failed",
             Self::EmailNotVerified => "The e-mail address is not confirmed",
             Self::InvalidToken => "The token is not good",
             Self::Forbidden => "Not allowed",
@@ -345,7 +348,7 @@ impl ApiError {
 
     /// With a cause that goes to the log only.
     #[must_use]
-    pub(crate) fn because(mut self, internal: String) -> Self {
+    pub fn because(mut self, internal: String) -> Self {
         self.internal = Some(internal);
         self
     }
