@@ -191,12 +191,12 @@ pub struct Problem {
     pub current_plan: Option<String>,
     /// Of `upgrade_required`: the smallest plan that does; absent when no plan on offer does.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub plan: Option<PlanOffer>,
+    pub plan: Option<LargerPlan>,
 }
 
 /// A plan that includes what the organization's own does not.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
-pub struct PlanOffer {
+pub struct LargerPlan {
     /// Its id.
     #[schema(example = "pro")]
     pub id: String,
@@ -204,12 +204,12 @@ pub struct PlanOffer {
     #[schema(example = "Pro")]
     pub name: String,
     /// What it costs.
-    pub price: PlanOfferPrice,
+    pub price: LargerPlanPrice,
 }
 
 /// What a plan costs, in minor units; `null` where it is not sold that way.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
-pub struct PlanOfferPrice {
+pub struct LargerPlanPrice {
     /// US cents a month.
     #[schema(required, example = 1_900)]
     pub usd_month: Option<u64>,
@@ -221,10 +221,10 @@ pub struct PlanOfferPrice {
     pub cny_month: Option<u64>,
 }
 
-impl From<&Offer> for PlanOffer {
+impl From<&Offer> for LargerPlan {
     fn from(offer: &Offer) -> Self {
         let PlanPrice { usd_month, usd_year, cny_month } = offer.price;
-        let price = PlanOfferPrice { usd_month, usd_year, cny_month };
+        let price = LargerPlanPrice { usd_month, usd_year, cny_month };
         Self { id: offer.id.clone(), name: offer.name.clone(), price }
     }
 }
@@ -257,7 +257,7 @@ pub struct OpenAiErrorBody {
     pub current_plan: Option<String>,
     /// Of `upgrade_required`: the smallest plan that does; absent when no plan on offer does.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub plan: Option<PlanOffer>,
+    pub plan: Option<LargerPlan>,
 }
 
 /// A failed request.
@@ -410,7 +410,7 @@ impl ApiError {
     }
 
     /// The feature that is lacking, the plan that lacks it, and the one that does not.
-    fn upgrade(&self) -> (Option<String>, Option<String>, Option<PlanOffer>) {
+    fn upgrade(&self) -> (Option<String>, Option<String>, Option<LargerPlan>) {
         let Some(shortfall) = &self.shortfall else { return (None, None, None) };
         let feature = match &shortfall.lacking {
             Lacking::Feature(feature) => Some(feature.name().to_owned()),
