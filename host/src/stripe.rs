@@ -50,7 +50,7 @@ impl Double {
         clock: Arc<dyn Clock>,
         env: &Env,
         folder: Option<&Path>,
-        settings: Settings,
+        mut settings: Settings,
     ) -> Result<(Arc<AheadClock>, Option<Arc<Self>>), HostError> {
         if env.optional("STRIPE_SECRET_KEY").is_some() {
             return Ok((Arc::new(AheadClock::new(clock, 0)), None));
@@ -58,6 +58,8 @@ impl Double {
         let file = folder.map(|folder| folder.join("stripe.json"));
         let kept = file.as_deref().map_or_else(|| Ok(Kept::default()), read)?;
         let clock = Arc::new(AheadClock::new(clock, kept.ahead));
+        // A process that was killed may have told the platform what it did not keep.
+        settings.id_space = format!("{:x}", clock.now());
         let sandbox = if kept.account.is_empty() {
             StripeSandbox::new(clock.clone(), settings)
         } else {

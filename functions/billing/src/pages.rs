@@ -19,26 +19,27 @@ const SESSION_ID: &str = "{CHECKOUT_SESSION_ID}";
 /// The pages that people may come back to.
 #[derive(Debug, Clone)]
 pub struct Pages {
-    site: Arc<str>,
+    site: Option<Arc<str>>,
     origins: Arc<[String]>,
 }
 
 impl Pages {
     /// `site` is where the product is, `origins` are the others whose pages may be come back to.
-    #[must_use]
-    pub fn new(site: &str, origins: impl IntoIterator<Item = String>) -> Self {
-        let site = site.trim_end_matches('/');
-        let own = site.parse::<Uri>().ok().as_ref().and_then(origin);
-        Self { site: site.into(), origins: own.into_iter().chain(origins).collect() }
+    fn new(site: Option<&str>, origins: impl IntoIterator<Item = String>) -> Self {
+        let site = site.map(|site| site.trim_end_matches('/'));
+        let own = site.and_then(|site| site.parse::<Uri>().ok()).as_ref().and_then(origin);
+        Self { site: site.map(Arc::from), origins: own.into_iter().chain(origins).collect() }
     }
 
-    /// From `PUBLIC_URL` and the origins in `CORS_ORIGINS`; `*` there names no page.
+    /// From `PUBLIC_URL`, if there is a site, and the origins in `CORS_ORIGINS`; `*` there names no page.
     ///
     /// # Errors
     /// [`ConfigError`].
     pub fn from_env(env: &Env) -> Result<Self, ConfigError> {
-        let site = env.required("PUBLIC_URL")?;
-        if site.parse::<Uri>().ok().as_ref().and_then(origin).is_none() {
+        let site = env.optional("PUBLIC_URL");
+        if let Some(site) = site
+            && site.parse::<Uri>().ok().as_ref().and_then(origin).is_none()
+        {
             return Err(ConfigError::new("PUBLIC_URL", "must be an https:// address without query"));
         }
         let origins = env.optional("CORS_ORIGINS").unwrap_or_default().split(',').map(str::trim);
@@ -50,7 +51,11 @@ impl Pages {
     /// # Errors
     /// 422 for an address that is none, or leads elsewhere.
     pub(crate) fn back(&self, pointer: &str, given: Option<&str>, path: &str) -> Result<String, ApiError> {
-        let Some(given) = given else { return Ok(format!("{}{path}", self.site)) };
+        let Some(given) = given else {
+            let site =
+                self.site.as_deref().ok_or_else(|| ApiError::invalid(pointer, "is needed: there is no PUBLIC_URL"))?;
+            return Ok(format!("{site}{path}"));
+        };
         let plain = given.replace(SESSION_ID, "x");
         let is_text = given.chars().all(|c| c.is_ascii_graphic() && c != '\\') && given.len() <= URL_CHARS;
         let found = plain.parse::<Uri>().ok().as_ref().and_then(origin);
@@ -83,7 +88,7 @@ mod tests {
 
     #[test]
     fn people_come_back_to_our_own_pages_alone() {
-        let pages = Pages::new("https://app.example.com/x/", ["http://localhost:5173".to_owned()]);
+        let pages = Pages::new(Some("https://app.example.com/x/"), ["http://localhost:5173".to_owned()]);
         assert_eq!(pages.back("/a", None, "/billing").unwrap(), "https://app.example.com/x/billing");
         for good in [
             "https://app.example.com",
@@ -120,6 +125,8 @@ mod tests {
                 .collect()
         };
         assert!(Pages::from_env(&env("https://app.example.com")).is_ok());
+        let nowhere = Pages::from_env(&env("")).unwrap();
+        assert!(nowhere.back("/a", None, "/").is_err() && nowhere.back("/a", Some("https://a.example"), "/").is_err());
         assert!(Pages::from_env(&env("app.example.com")).is_err());
     }
 }

@@ -4,7 +4,7 @@ use tenantry_domain::{Millis, OrgId, ledger::LedgerKind, plans::plan_product_id}
 use tenantry_payments::stripe::{Event, EventObject, Invoice, InvoiceStatus, PaymentRef};
 use tenantry_store::{AccountEvent, NewLedgerRow, TenantScope};
 
-use crate::{Commerce, CommerceError, Mismatch, Planned, take_back::Purchase};
+use crate::{Commerce, CommerceError, Mismatch, take_back::Purchase};
 
 /// What came of an event.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -80,18 +80,7 @@ impl Commerce {
                     cancel_at_period_end: subscription.cancel_at_period_end,
                 };
                 self.store.note_account_event(&scope, &noted).await?;
-                let notice = match (&*event.kind, subscription.trial_end, plan, planned) {
-                    ("customer.subscription.trial_will_end", Some(at), ..) => {
-                        Some(Notice::TrialEnding { subscription: subscription.id.clone(), at })
-                    }
-                    // Said of what is left now, and not of what this call changed: the same event may come again.
-                    ("customer.subscription.deleted", _, Some(plan), Some(Planned { plan: now, .. }))
-                        if now != plan.id && plans.larger(&plan.id, &now) == plan.id =>
-                    {
-                        Some(Notice::PlanEnded { plan: plan.id.clone(), now })
-                    }
-                    _ => None,
-                };
+                let notice = self.notice_of_subscription(&scope, event, &subscription.id, plan, planned).await?;
                 Ok(Handled::of(scope, notice.into_iter().collect()))
             }
             EventObject::Invoice(invoice) => self.invoice_event(event, &invoice.id).await,
@@ -125,8 +114,7 @@ impl Commerce {
             if invoice.status == Some(InvoiceStatus::Paid) {
                 self.grant_for_invoice(&scope, &invoice).await?;
             } else if event.kind == "invoice.payment_failed" || event.kind == "invoice.payment_action_required" {
-                let until = invoice.created.saturating_add(self.grace);
-                notices.push(Notice::PaymentFailed { invoice: invoice.id.clone(), until });
+                notices.extend(self.notice_of_late_payment(&scope, &invoice.id, subscription).await?);
             }
         }
         Ok(Handled::of(scope, notices))
