@@ -6,11 +6,14 @@ use std::collections::BTreeSet;
 
 use http::Method;
 use serde_json::{Value, json};
-use tenantry_domain::roles::{Actor, KeyScope, Permission, Role};
+use tenantry_domain::{
+    OrderId,
+    roles::{Actor, KeyScope, Permission, Role},
+};
 use tenantry_tests::http::text;
 
 use super::{
-    slots::{body_schema, document, example, ids_in_path, operations},
+    slots::{body_schema, document, example, ids_in_path, operations, with_query},
     stage::{Stage, Whose},
 };
 
@@ -193,11 +196,19 @@ async fn every_operation_asks_for_what_the_matrix_says() {
 
 /// Path and body of a request that is in order, with ids of the caller's organization.
 async fn request(stage: &Stage, document: &Value, path: &str, method: &Method, operation: &Value) -> (String, Value) {
-    let mut filled = path.replace("{model}", "gpt-4.1-mini");
-    for (name, kind) in ids_in_path(path, operation) {
+    // What is everybody's, and what the role is asked for before anything is looked up.
+    let mut filled = path
+        .replace("{model}", "gpt-4.1-mini")
+        .replace("/packages/{id}", "/packages/small")
+        .replace("/orders/{id}", &format!("/orders/{}", OrderId::new()));
+    for (name, kind) in ids_in_path(&filled.clone(), operation) {
         filled = filled.replace(&format!("{{{name}}}"), &stage.id(kind, Whose::Own).await);
     }
     assert!(!filled.contains('{'), "{method} {filled}");
+    let parameters = operation["parameters"].as_array().into_iter().flatten();
+    for parameter in parameters.filter(|parameter| parameter["in"] == "query" && parameter["required"] == true) {
+        filled = with_query(&filled, &format!("{}=probe", text(parameter, "/name")));
+    }
     let schema = body_schema(document, operation);
     let mut body = schema.as_ref().map_or(Value::Null, |schema| example(document, schema));
     match text(operation, "/operationId") {

@@ -118,12 +118,13 @@ pub(crate) fn operations(document: &Value) -> Vec<(String, Method, Value)> {
     operations.collect()
 }
 
-/// The path's ids by name, and what they name.
+/// The ids by name that are still open in the path, and what they name.
 pub(crate) fn ids_in_path(path: &str, operation: &Value) -> Vec<(String, Kind)> {
     let parameters = operation["parameters"].as_array().into_iter().flatten();
     let names = parameters.filter(|parameter| parameter["in"] == "path").map(|parameter| {
         let name = parameter["name"].as_str().unwrap();
-        Some((name.to_owned(), Kind::of(path, name)?))
+        let is_open = path.contains(&format!("{{{name}}}"));
+        if is_open { Some((name.to_owned(), Kind::of(path, name)?)) } else { None }
     });
     names.flatten().collect()
 }
