@@ -212,7 +212,7 @@ impl Platform {
             // At Stripe itself the deployer does that, once: docs/payments.md.
             commerce.put_up_for_sale().await.map_err(|error| HostError::Sale(error.to_string()))?;
         }
-        let models = tenantry_chat::Models::from_env(&env)?;
+        let models = tenantry_chat::Models::from_env(&env, store.plans())?;
         let waits = tenantry_chat::Waits::from_env(&env)?;
         let hasher = Hasher::default();
         let auth = tenantry_auth::State::new(

@@ -136,7 +136,7 @@ fn current(account: Account, meter: &Meter, plans: &Plans, now: Millis) -> Curre
         prepaid: prepaid.map(|prepaid| PrepaidMonths { plan: prepaid.plan, until: rfc3339(prepaid.until) }),
         quotas: Resource::ALL.into_iter().map(|resource| quota(meter, resource)).collect(),
         quotas_reset_at: rfc3339(meter.period.end()),
-        features: plan.features.clone(),
+        features: plan.features.iter().map(ToString::to_string).collect(),
         credits: meter.credits,
     }
 }

@@ -174,7 +174,7 @@ fn offer(plan: &Plan, offers: &[Offer]) -> PlanOffer {
         id: plan.id.clone(),
         name: plan.name.clone(),
         limits: plan.into(),
-        features: plan.features.clone(),
+        features: plan.features.iter().map(ToString::to_string).collect(),
         credits_per_month: plan.credits_month.unwrap_or(0),
         trial_days: plan.trial_days.unwrap_or(0),
         prices: Interval::ALL.into_iter().filter_map(price).collect(),

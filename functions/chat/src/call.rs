@@ -15,7 +15,7 @@ use tenantry_domain::{
     usage::{Operation, Status, Tokens, UsageEvent},
 };
 use tenantry_providers::{Timing, Usage, openai::Produced};
-use tenantry_store::{Admission, Reservation, TenantScope};
+use tenantry_store::{Admission, Reservation, TenantScope, Terms};
 use tenantry_web::{ApiError, Caller, router::TraceId};
 
 use crate::{BODY_LIMIT, State, Waits, limits};
@@ -140,7 +140,7 @@ impl Call {
     /// call's own task: a handler that is dropped between the write and its answer would leave the hold.
     ///
     /// # Errors
-    /// 402, 429, 503: nothing is held then, or what is held is given back.
+    /// 402, 403 when the plan does not include the model, 429, 503: nothing is held then, or what is held is given back.
     pub(crate) async fn admit(state: &State, proposal: Proposal) -> Result<Self, ApiError> {
         let Proposal { scope, model, operation, streamed, mut estimate, key, member, budget, trace } = proposal;
         // The hold is counted from later than this, so it outlives the call's deadline.
@@ -151,8 +151,9 @@ impl Call {
         let reserve = async |estimate: &Estimate| {
             let admission = {
                 let demand = estimate.demand(&model, operation);
-                let within = budget.as_ref().map(|(key, budget)| (key, budget));
-                store.reserve_within(&scope, within, &request, &demand, hold_for).await
+                let budget = budget.as_ref().map(|(key, budget)| (key, budget));
+                let terms = Terms { budget, feature: model.feature.as_ref() };
+                store.reserve_within(&scope, terms, &request, &demand, hold_for).await
             };
             if admission.is_err() {
                 // Perhaps the write was applied and only its answer lost.

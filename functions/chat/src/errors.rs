@@ -16,7 +16,7 @@ pub(crate) enum ModelErrors {
     /// Out of credits.
     #[response(status = 402)]
     OutOfCredits(OpenAiError),
-    /// The API key lacks the scope `models`.
+    /// The API key lacks the scope `models`; or `upgrade_required`: the plan does not include the model.
     #[response(status = 403)]
     Forbidden(OpenAiError),
     /// No such model.

@@ -114,9 +114,10 @@ impl State {
     /// [`ConfigError`].
     pub fn from_env(env: &Env) -> Result<Self, ConfigError> {
         let store = config::store(env)?;
+        let models = Models::from_env(env, store.plans())?;
         let authenticator = Authenticator::from_env(env, store)?;
         let queue = config::queue(env, "USAGE_QUEUE_URL")?;
-        Ok(Self::new(authenticator, Arc::new(queue), Models::from_env(env)?, Waits::from_env(env)?))
+        Ok(Self::new(authenticator, Arc::new(queue), models, Waits::from_env(env)?))
     }
 
     /// Counts the tokens of a body of `bytes` bytes. A large one takes up to a second and would hold up every

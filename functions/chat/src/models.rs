@@ -5,12 +5,14 @@ use std::{collections::HashMap, sync::Arc};
 use axum::extract::State;
 use serde::Serialize;
 use tenantry_domain::{
+    Feature,
     catalogue::{Catalogue, Model},
+    plans::Plans,
     roles::Permission,
 };
 use tenantry_providers::{Provider, VendorKey, http::HttpClient, openai::OpenAiUpstream, sandbox::SandboxProvider};
 use tenantry_web::{
-    ApiError, Caller, Code, Path,
+    ApiError, Caller, Code, Gate, Included, Path,
     config::{self, ConfigError, Env},
     error::OpenAiError,
 };
@@ -40,9 +42,15 @@ impl Models {
     /// `SANDBOX_MODELS=true` offers the offline models when no vendor is configured at all.
     ///
     /// # Errors
-    /// [`ConfigError`] that names the vendor's variable.
-    pub fn from_env(env: &Env) -> Result<Self, ConfigError> {
+    /// [`ConfigError`] that names the vendor's variable, or the model that asks for a feature that `plans` do not know.
+    pub fn from_env(env: &Env, plans: &Plans) -> Result<Self, ConfigError> {
         let catalogue = config::catalogue(env)?;
+        for model in catalogue.models() {
+            if let Some(unknown) = model.feature.as_ref().filter(|feature| !plans.knows(feature)) {
+                let why = format!("model `{}`: the plans know no feature `{unknown}`", model.id);
+                return Err(ConfigError::new("CATALOGUE_TOML", why));
+            }
+        }
         // Vendors' addresses are the operator's input; on AWS they must not lead into the network.
         let http =
             if env.parsed("ALLOW_PRIVATE_UPSTREAMS", false)? { HttpClient::new() } else { HttpClient::public_only() };
@@ -81,10 +89,11 @@ impl Models {
         self.catalogue.models().filter(|model| self.provider(model).is_some())
     }
 
-    /// The models that this caller can call.
-    fn available_to(&self, caller: &Caller) -> impl Iterator<Item = &Arc<Model>> {
-        let test = caller.is_test();
-        self.catalogue.models().filter(move |model| self.provider_for(model, test).is_some())
+    /// The models that this caller can call on their plan.
+    fn available_to(&self, included: &Included<CallModels>) -> impl Iterator<Item = &Arc<Model>> {
+        let test = included.caller.is_test();
+        let models = self.catalogue.models().filter(move |model| self.provider_for(model, test).is_some());
+        models.filter(|model| included.on.includes(model.feature.as_ref()))
     }
 
     /// Test mode has the sandbox's models and no others; no vendor hears of it.
@@ -114,6 +123,14 @@ impl Models {
         })?;
         Ok((model.clone(), provider.clone()))
     }
+}
+
+/// Whoever may call models, on any plan: what it includes decides which.
+pub(crate) enum CallModels {}
+
+impl Gate for CallModels {
+    const PERMISSION: Permission = Permission::CallModels;
+    const FEATURE: Option<Feature> = None;
 }
 
 /// One model, in OpenAI's format.
@@ -156,18 +173,21 @@ pub(crate) struct ModelList {
     data: Vec<ModelCard>,
 }
 
-/// List the models that can be called.
+/// List the models that can be called on the caller's plan.
 #[utoipa::path(
     get, path = "/api/v1/models", tag = "models", operation_id = "list_models",
     responses((status = 200, body = ModelList), (status = 401, body = OpenAiError), (status = 403, body = OpenAiError), (status = 503, body = OpenAiError)),
 )]
-pub(crate) async fn list(State(state): State<crate::State>, caller: Caller) -> Result<axum::Json<ModelList>, ApiError> {
-    caller.scope(Permission::CallModels)?;
-    let data = state.0.models.available_to(&caller).map(|model| ModelCard::of(model)).collect();
+pub(crate) async fn list(
+    State(state): State<crate::State>,
+    included: Included<CallModels>,
+) -> Result<axum::Json<ModelList>, ApiError> {
+    let data = state.0.models.available_to(&included).map(|model| ModelCard::of(model)).collect();
     Ok(axum::Json(ModelList { object: "list", data }))
 }
 
-/// One model. A name with a slash is sent as `%2F`, as OpenAI's SDKs do.
+/// One model. A name with a slash is sent as `%2F`, as OpenAI's SDKs do. One that the plan does not include is 403
+/// `upgrade_required`.
 #[utoipa::path(
     get, path = "/api/v1/models/{model}", tag = "models", operation_id = "retrieve_model",
     params(("model" = String, Path, description = "The model's name", min_length = 1)),
@@ -175,10 +195,12 @@ pub(crate) async fn list(State(state): State<crate::State>, caller: Caller) -> R
 )]
 pub(crate) async fn retrieve(
     State(state): State<crate::State>,
-    caller: Caller,
+    included: Included<CallModels>,
     Path(id): Path<String>,
 ) -> Result<axum::Json<ModelCard>, ApiError> {
-    caller.scope(Permission::CallModels)?;
-    let (model, _) = state.0.models.find(&id, &caller)?;
+    let (model, _) = state.0.models.find(&id, &included.caller)?;
+    if let Some(feature) = &model.feature {
+        included.on.require(feature)?;
+    }
     Ok(axum::Json(ModelCard::of(&model)))
 }

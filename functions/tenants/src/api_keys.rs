@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use tenantry_domain::{
     KeyId, Millis, UserId,
     budget::Budget,
-    plans::{Limit, Plan},
+    features::Counted,
     roles::{KeyScope, KeyScopes, Permission},
     secret::ApiKeySecret,
     time::{parse_moment, rfc3339},
@@ -19,12 +19,13 @@ use tenantry_store::{
     ApiKey as Stored, ApiKeyChange, AuditActor, Change, Changed, NewApiKey, NewAudit, Origin, Precondition,
 };
 use tenantry_web::{
-    ApiError, Caller, Code, IfMatch, Json, Query, Tagged,
+    ApiError, Caller, IfMatch, Json, Query, Tagged,
     cursor::Cursors,
     error::Problem,
     etag::changed,
     extract::{Object, OptionalJson, line},
     origin::RequestOrigin,
+    plan::OnPlan,
 };
 use utoipa::ToSchema;
 
@@ -309,7 +310,7 @@ pub(crate) async fn create(
         KeyMode::Test => ApiKeySecret::generate_test(),
     };
     let secret = secret.map_err(|error| ApiError::internal(error.to_string()))?;
-    let plan = state.store.plans().get(&state.store.meter(scope).await?.plan);
+    let on = OnPlan::of(&state.store, scope).await?;
     let id = KeyId::new();
     let limits = (!budget.is_empty()).then(|| in_words(&budget));
     let new = NewApiKey { id: &id, name: &name, secret: &secret, scopes, expires_at, budget, created_by };
@@ -320,8 +321,8 @@ pub(crate) async fn create(
         change("budget", None::<String>, limits),
     ];
     let audit = audit(&caller, "api_key.created", &id, changes, &origin);
-    let key = state.store.create_api_key(scope, &new, plan.limits.keys, Some(&audit)).await?;
-    Ok((StatusCode::CREATED, shown_once(key.ok_or_else(|| full(plan))?, &secret)).into_response())
+    let key = state.store.create_api_key(scope, &new, on.plan().limits.keys, Some(&audit)).await?;
+    Ok((StatusCode::CREATED, shown_once(key.ok_or_else(|| on.full(Counted::Keys))?, &secret)).into_response())
 }
 
 /// Change an API key
@@ -507,35 +508,4 @@ fn scopes(names: Vec<KeyScopeName>) -> Result<KeyScopes, ApiError> {
 fn end(text: &str, now: Millis) -> Result<Millis, ApiError> {
     let end = parse_moment(text).map_err(|error| ApiError::invalid("/expires_at", error.to_string()))?;
     if end > now { Ok(end) } else { Err(ApiError::invalid("/expires_at", "must be in the future")) }
-}
-
-/// The plan includes no more keys. An unlimited plan gets here only when the organization is gone.
-fn full(plan: &Plan) -> ApiError {
-    match plan.limits.keys {
-        Limit::Of(limit) => ApiError::new(
-            Code::UpgradeRequired,
-            format!(
-                "The plan {} includes {limit} API keys, and there are as many. Revoke one, or change to a larger plan.",
-                plan.name
-            ),
-        ),
-        Limit::Unlimited => ApiError::not_found(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use tenantry_domain::plans::{DEFAULT_PLANS, Plans};
-
-    use super::*;
-
-    #[test]
-    fn the_refusal_names_limit_and_plan() {
-        let plans = Plans::parse(DEFAULT_PLANS).unwrap();
-        let error = full(plans.get("free"));
-        assert_eq!(error.code(), Code::UpgradeRequired);
-        let detail = error.to_problem("").detail;
-        assert!(detail.contains("Free") && detail.contains("2 API keys"), "{detail}");
-        assert_eq!(full(plans.get("team")).code(), Code::NotFound);
-    }
 }

@@ -11,8 +11,9 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use tenantry_domain::{
     Email, InviteId, Millis, UserId,
+    features::Counted,
     one_time::{OneTimeToken, Purpose},
-    plans::{Limit, Plan},
+    plans::Limit,
     roles::Permission,
     time::rfc3339,
 };
@@ -24,6 +25,7 @@ use tenantry_web::{
     error::Problem,
     mail::{Content, Language, Mail},
     origin::RequestOrigin,
+    plan::OnPlan,
 };
 use utoipa::ToSchema;
 
@@ -146,12 +148,12 @@ pub(crate) async fn create(
         return Err(ApiError::new(Code::Forbidden, "Nobody invites to a role above their own; ask an owner."));
     }
     let email: Email = request.email.parse().map_err(|error| ApiError::invalid("/email", format!("{error}")))?;
-    let plan = state.store.plans().get(&state.store.meter(&acting.scope).await?.plan);
+    let on = OnPlan::of(&state.store, &acting.scope).await?;
     // A kindness: what decides is the count when the invitation is accepted.
-    if let Limit::Of(limit) = plan.limits.members
+    if let Limit::Of(limit) = on.plan().limits.members
         && acting.organization.members >= limit
     {
-        return Err(full(plan));
+        return Err(on.full(Counted::Members));
     }
     if belongs(&state, &acting, &email).await? {
         return Err(ApiError::new(Code::Conflict, "They belong to the organization already."));
@@ -319,7 +321,7 @@ pub(crate) async fn accept(
     let token = OneTimeToken::parse(Purpose::Invite, &request.token).ok_or_else(unknown)?;
     let email = state.store.user(user).await?.ok_or_else(unknown)?.email;
     let (scope, invite) = state.store.invite_of(&token, &email).await?.ok_or_else(unknown)?;
-    let plan = state.store.plans().get(&state.store.meter(&scope).await?.plan);
+    let on = OnPlan::of(&state.store, &scope).await?;
     let audit = NewAudit {
         action: "member.joined",
         actor: AuditActor::User(user.clone()),
@@ -327,21 +329,12 @@ pub(crate) async fn accept(
         changes: vec![role_change(None, Some(invite.role))],
         origin: &origin,
     };
-    match state.store.accept_invite(&scope, &invite, &token, user, plan.limits.members, &audit).await? {
+    match state.store.accept_invite(&scope, &invite, &token, user, on.plan().limits.members, &audit).await? {
         Accepted::Done(_) => {}
         Accepted::Already => return Err(ApiError::new(Code::Conflict, "You belong to the organization already.")),
-        Accepted::Full => return Err(full(plan)),
+        Accepted::Full => return Err(on.full(Counted::Members)),
         Accepted::Unknown => return Err(unknown()),
     }
     let member = state.store.organization_of(user, scope.org()).await?.ok_or_else(unknown)?;
     of_member(&state, member).await
-}
-
-/// The plan includes no more members.
-fn full(plan: &Plan) -> ApiError {
-    let limit = plan.limits.members.or(0);
-    ApiError::new(
-        Code::UpgradeRequired,
-        format!("The plan {} includes {limit} members, and there are as many. Change to a larger plan.", plan.name),
-    )
 }

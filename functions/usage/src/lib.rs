@@ -3,10 +3,12 @@
 //! - `stats` is one period at a glance: the meter, sums and a series to draw.
 //! - `history` sums any days by day, model, key, member or resource.
 //! - `records` are the requests one by one, as JSON or CSV.
+//! - `features` is what the plan includes.
 //!
 //! What vendors charge the operator is in none of them.
 
 mod days;
+mod features;
 mod figures;
 mod history;
 mod records;
@@ -65,6 +67,7 @@ pub fn routes() -> OpenApiRouter<State> {
         .routes(routes!(stats::stats))
         .routes(routes!(history::history))
         .routes(routes!(records::records))
+        .routes(routes!(features::features))
 }
 
 /// The routes, ready to serve.

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use serde::Deserialize;
 
-use crate::usage::Tokens;
+use crate::{features::Feature, usage::Tokens};
 
 /// The default catalogue, compiled in.
 pub const DEFAULT_CATALOGUE: &str = include_str!("../../../infra/catalogue.toml");
@@ -99,6 +99,8 @@ pub struct Model {
     /// Which member caps the completion.
     #[serde(default)]
     pub cap_field: CapField,
+    /// What a plan must include for its tenants to call the model; nothing when absent.
+    pub feature: Option<Feature>,
     /// The most tokens that one image of a prompt costs.
     #[serde(default = "image_tokens")]
     pub image_tokens: u64,
@@ -229,6 +231,11 @@ mod tests {
         }
         for model in catalogue.models().filter(|model| model.vendor != "sandbox") {
             assert!(model.cost.input > 0, "{} costs nothing", model.id);
+        }
+        // Where the line lies is a matter of taste; that it is one is not.
+        for model in catalogue.models() {
+            let advanced = (model.cost.output >= 8_000_000).then_some(Feature::ADVANCED_MODELS);
+            assert_eq!(model.feature, advanced, "{}", model.id);
         }
         let mini = catalogue.model("gpt-4o-mini").unwrap();
         assert_eq!(mini.cost, TokenPrice { input: 150_000, cached_input: Some(75_000), output: 600_000 });

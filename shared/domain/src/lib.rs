@@ -8,6 +8,7 @@ pub mod billing;
 pub mod budget;
 pub mod catalogue;
 pub mod email;
+pub mod features;
 pub mod ids;
 pub mod ledger;
 pub mod metering;
@@ -22,6 +23,7 @@ pub mod username;
 
 pub use billing::{Entitlement, Standing, SubscriptionStatus};
 pub use email::Email;
+pub use features::Feature;
 pub use ids::{InviteId, KeyId, LedgerId, OrderId, OrgId, RequestId, SessionId, TenantUserId, UserId};
 pub use metering::{Amounts, Resource};
 pub use time::{Clock, Millis, Period, SystemClock};

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     budget::Budgeted,
+    features::Shortfall,
     ids::{KeyId, RequestId},
     plans::{Limit, Plan},
     time::{Millis, Period},
@@ -260,6 +261,8 @@ pub struct Demand {
 /// Why a request is not admitted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
+    /// The plan does not include what the request needs, however much is left.
+    NotIncluded(Box<Shortfall>),
     /// The month's allowance does not cover the request.
     QuotaExceeded {
         /// Which allowance.

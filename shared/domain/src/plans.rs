@@ -10,10 +10,14 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use packages::{LARGEST_CREDITS, are_prices, is_name, is_word};
+pub(crate) use packages::is_word;
+use packages::{LARGEST_CREDITS, are_prices, is_name};
 pub use packages::{Package, PackagePrice, credits_back, pro_rata};
 
-use crate::metering::{Allowances, Rate, Resource};
+use crate::{
+    features::Feature,
+    metering::{Allowances, Rate, Resource},
+};
 
 /// The default plans, compiled in.
 pub const DEFAULT_PLANS: &str = include_str!("../../../infra/plans.toml");
@@ -121,9 +125,9 @@ pub struct Plan {
     pub name: String,
     /// The numbers.
     pub limits: PlanLimits,
-    /// Features that are switched on.
+    /// What it includes; `all` in the file stands for everything there is.
     #[serde(default)]
-    pub features: Vec<String>,
+    pub features: Vec<Feature>,
     /// What it costs.
     #[serde(default)]
     pub price: PlanPrice,
@@ -157,6 +161,12 @@ impl Interval {
 }
 
 impl PlanPrice {
+    /// Whether it can be bought at all.
+    #[must_use]
+    pub const fn is_sold(&self) -> bool {
+        self.usd_month.is_some() || self.usd_year.is_some() || self.cny_month.is_some()
+    }
+
     /// US cents for an interval, where the plan is sold by it.
     #[must_use]
     pub const fn usd(&self, interval: Interval) -> Option<u64> {
@@ -207,9 +217,43 @@ struct File {
     /// Counted up with every change, so that an order can say what it was made from.
     #[serde(default = "first_version")]
     version: u32,
+    /// Features beyond [`Feature::KNOWN`]. They are declared, so that a misspelled one is found.
+    #[serde(default)]
+    own_features: Vec<Feature>,
     plan: Vec<Plan>,
     #[serde(default)]
     package: Vec<Package>,
+}
+
+impl File {
+    fn features(&self) -> impl Iterator<Item = &Feature> {
+        Feature::KNOWN.iter().chain(&self.own_features)
+    }
+
+    fn check_own_features(&self) -> Result<(), PlansError> {
+        for (place, own) in self.own_features.iter().enumerate() {
+            if Feature::KNOWN.contains(own) || *own == Feature::ALL || self.own_features[..place].contains(own) {
+                return Err(PlansError::OwnFeature(own.clone()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts the features that there are in the place of `all`, and refuses others.
+    fn spell_out_features(&mut self) -> Result<(), PlansError> {
+        let all: Vec<Feature> = self.features().cloned().collect();
+        for plan in &mut self.plan {
+            if let Some(unknown) =
+                plan.features.iter().find(|feature| !all.contains(feature) && **feature != Feature::ALL)
+            {
+                return Err(PlansError::UnknownFeature { plan: plan.id.clone(), feature: unknown.clone() });
+            }
+            if plan.features.contains(&Feature::ALL) {
+                plan.features.clone_from(&all);
+            }
+        }
+        Ok(())
+    }
 }
 
 const fn first_version() -> u32 {
@@ -243,6 +287,17 @@ pub enum PlansError {
         /// What is wrong.
         why: &'static str,
     },
+    /// A plan includes what there is not.
+    #[error("plan `{plan}`: there is no feature `{feature}`; those of your own stand in own_features")]
+    UnknownFeature {
+        /// The plan's id.
+        plan: String,
+        /// The feature.
+        feature: Feature,
+    },
+    /// A feature of one's own that cannot be one.
+    #[error("own_features: `{0}` stands twice, or is a word of ours")]
+    OwnFeature(Feature),
     /// No plan at all.
     #[error("there must be at least one [[plan]]")]
     Empty,
@@ -286,18 +341,31 @@ impl Plans {
     /// [`PlansError`], which names the line, the plan or the package.
     pub fn parse(text: &str) -> Result<Self, PlansError> {
         const TWICE: &str = "this id stands twice";
-        let file: File = toml::from_str(text)?;
+        let mut file: File = toml::from_str(text)?;
+        file.check_own_features()?;
         for (place, plan) in file.plan.iter().enumerate() {
             let twice = file.plan[..place].iter().any(|other| other.id == plan.id);
             let checked = plan.check().and(if twice { Err(TWICE) } else { Ok(()) });
             checked.map_err(|why| PlansError::Invalid { plan: plan.id.clone(), why })?;
         }
+        file.spell_out_features()?;
         for (place, package) in file.package.iter().enumerate() {
             let twice = file.package[..place].iter().any(|other| other.id == package.id);
             let checked = package.check().and(if twice { Err(TWICE) } else { Ok(()) });
             checked.map_err(|why| PlansError::InvalidPackage { package: package.id.clone(), why })?;
         }
         if file.plan.is_empty() { Err(PlansError::Empty) } else { Ok(Self(Arc::new(file))) }
+    }
+
+    /// Every feature that there is.
+    pub fn features(&self) -> impl Iterator<Item = &Feature> {
+        self.0.features()
+    }
+
+    /// Whether there is such a feature.
+    #[must_use]
+    pub fn knows(&self, feature: &Feature) -> bool {
+        self.features().any(|known| known == feature)
     }
 
     /// Which version of the catalogue this is.
@@ -387,6 +455,11 @@ mod tests {
             ("id = \"medium\"", "id = \"small\"", "`small`: this id stands twice"),
             ("expires_after_days = 365", "expires_after_days = 0", "expires_after_days"),
             ("usd = 1_000", "eur = 1_000", "eur"),
+            ("\"voice\"", "\"voise\"", "`pro`: there is no feature `voise`"),
+            ("\"voice\"", "\"Voice\"", "a feature must be"),
+            ("version = 1", "own_features = [\"voice\"]", "own_features: `voice`"),
+            ("version = 1", "own_features = [\"all\"]", "own_features: `all`"),
+            ("version = 1", "own_features = [\"a\", \"a\"]", "own_features: `a` stands twice"),
         ] {
             let error = Plans::parse(&good.replacen(from, to, 1)).unwrap_err().to_string();
             assert!(error.contains(says), "{error}");

@@ -56,7 +56,7 @@ pub use invites::{Accepted, Invite, Invited};
 pub use ledger::{Booked, NewLedgerRow};
 pub use mails::MailClaim;
 pub use members::{Member, MemberChange, OfMember};
-pub use meter::{Admission, Planned, Reservation, SettleOutcome, WithinBudget};
+pub use meter::{Admission, Planned, Reservation, SettleOutcome, Terms, WithinBudget};
 pub use orders::{DueOrder, NewOrder, OrderChanged, RefundOpened};
 pub use organizations::{MemberOf, Membership, Organization, OrganizationChange};
 pub use reconcile::{Difference, Look, Repair, Suspicion, TimeIsUp};

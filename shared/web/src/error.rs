@@ -8,7 +8,13 @@ use std::{sync::Arc, time::Duration};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode};
 use serde::Serialize;
-use tenantry_domain::{Millis, metering::Refusal, time::rfc3339};
+use tenantry_domain::{
+    Millis,
+    features::{Lacking, Offer, Shortfall},
+    metering::Refusal,
+    plans::PlanPrice,
+    time::rfc3339,
+};
 use tenantry_store::StoreError;
 use utoipa::ToSchema;
 
@@ -175,6 +181,52 @@ pub struct Problem {
     /// The fields that are wrong, where fields are.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<FieldError>,
+    /// Of `upgrade_required`: the feature that the plan does not include, where it is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "advanced_models")]
+    pub feature: Option<String>,
+    /// Of `upgrade_required`: the organization's plan.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "free")]
+    pub current_plan: Option<String>,
+    /// Of `upgrade_required`: the smallest plan that does; absent when no plan on offer does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plan: Option<LargerPlan>,
+}
+
+/// A plan that includes what the organization's own does not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct LargerPlan {
+    /// Its id.
+    #[schema(example = "pro")]
+    pub id: String,
+    /// Its name.
+    #[schema(example = "Pro")]
+    pub name: String,
+    /// What it costs.
+    pub price: LargerPlanPrice,
+}
+
+/// What a plan costs, in minor units; `null` where it is not sold that way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct LargerPlanPrice {
+    /// US cents a month.
+    #[schema(required, example = 1_900)]
+    pub usd_month: Option<u64>,
+    /// US cents a year.
+    #[schema(required, example = 19_000)]
+    pub usd_year: Option<u64>,
+    /// Fen a month.
+    #[schema(required, example = 19_900)]
+    pub cny_month: Option<u64>,
+}
+
+impl From<&Offer> for LargerPlan {
+    fn from(offer: &Offer) -> Self {
+        let PlanPrice { usd_month, usd_year, cny_month } = offer.price;
+        let price = LargerPlanPrice { usd_month, usd_year, cny_month };
+        Self { id: offer.id.clone(), name: offer.name.clone(), price }
+    }
 }
 
 /// An error as OpenAI's clients expect it, as the model endpoints answer.
@@ -195,6 +247,17 @@ pub struct OpenAiErrorBody {
     pub param: Option<String>,
     /// Stable word for programs.
     pub code: Option<String>,
+    /// Of `upgrade_required`: the feature that the plan does not include.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "advanced_models")]
+    pub feature: Option<String>,
+    /// Of `upgrade_required`: the organization's plan.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "free")]
+    pub current_plan: Option<String>,
+    /// Of `upgrade_required`: the smallest plan that does; absent when no plan on offer does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plan: Option<LargerPlan>,
 }
 
 /// A failed request.
@@ -205,7 +268,8 @@ pub struct ApiError {
     errors: Vec<FieldError>,
     retry_after: Option<Duration>,
     waiting_helps: bool,
-    verbatim: Option<(StatusCode, Arc<[u8]>)>,
+    shortfall: Option<Box<Shortfall>>,
+    verbatim: Option<Box<(StatusCode, Arc<[u8]>)>>,
     internal: Option<String>,
 }
 
@@ -218,6 +282,7 @@ impl ApiError {
             errors: vec![],
             retry_after: None,
             waiting_helps: true,
+            shortfall: None,
             verbatim: None,
             internal: None,
         }
@@ -262,7 +327,7 @@ impl ApiError {
     #[must_use]
     pub fn upstream(status: StatusCode, body: &[u8], retry_after: Option<Duration>) -> Self {
         let mut error = Self::new(Code::UpstreamError, "");
-        error.verbatim = Some((status, body.into()));
+        error.verbatim = Some(Box::new((status, body.into())));
         error.retry_after = retry_after;
         error
     }
@@ -303,12 +368,13 @@ impl ApiError {
     /// The status of the response.
     #[must_use]
     pub fn status(&self) -> StatusCode {
-        self.verbatim.as_ref().map_or(self.code.status(), |(status, _)| *status)
+        self.verbatim.as_ref().map_or(self.code.status(), |verbatim| verbatim.0)
     }
 
     /// As an RFC 9457 problem.
     #[must_use]
     pub fn to_problem(&self, request_id: &str) -> Problem {
+        let (feature, current_plan, plan) = self.upgrade();
         Problem {
             r#type: format!("urn:tenantry:problem:{}", self.word()),
             title: self.code.title().to_owned(),
@@ -317,23 +383,40 @@ impl ApiError {
             code: self.code,
             request_id: request_id.to_owned(),
             errors: self.errors.clone(),
+            feature,
+            current_plan,
+            plan,
         }
     }
 
     /// As OpenAI's JSON.
     #[must_use]
     pub fn to_openai(&self) -> Vec<u8> {
-        if let Some((_, body)) = &self.verbatim {
-            return body.to_vec();
+        if let Some(verbatim) = &self.verbatim {
+            return verbatim.1.to_vec();
         }
         let param = self.errors.first().map(|e| e.pointer.trim_start_matches('/').replace('/', "."));
+        let (feature, current_plan, plan) = self.upgrade();
         let error = OpenAiErrorBody {
             message: self.detail.clone(),
             r#type: self.code.openai_type().to_owned(),
             param,
             code: Some(self.word()),
+            feature,
+            current_plan,
+            plan,
         };
         serde_json::to_vec(&OpenAiError { error }).unwrap_or_default()
+    }
+
+    /// The feature that is lacking, the plan that lacks it, and the one that does not.
+    fn upgrade(&self) -> (Option<String>, Option<String>, Option<LargerPlan>) {
+        let Some(shortfall) = &self.shortfall else { return (None, None, None) };
+        let feature = match &shortfall.lacking {
+            Lacking::Feature(feature) => Some(feature.name().to_owned()),
+            Lacking::More(..) => None,
+        };
+        (feature, Some(shortfall.plan.clone()), shortfall.offer.as_ref().map(Into::into))
     }
 
     fn word(&self) -> String {
@@ -395,6 +478,15 @@ impl From<StoreError> for ApiError {
     }
 }
 
+impl From<Shortfall> for ApiError {
+    /// 403 `upgrade_required`: the one way in which a plan refuses what it does not include.
+    fn from(shortfall: Shortfall) -> Self {
+        let mut error = Self::new(Code::UpgradeRequired, shortfall.to_string());
+        error.shortfall = Some(Box::new(shortfall));
+        error
+    }
+}
+
 fn too_fast(whose: &str, retry_after: Millis) -> ApiError {
     ApiError::new(Code::RateLimited, format!("Faster than the {whose}'s rate. Try again in {retry_after} ms."))
         .retry_after(Duration::from_millis(retry_after.unsigned_abs()))
@@ -403,6 +495,7 @@ fn too_fast(whose: &str, retry_after: Millis) -> ApiError {
 impl From<Refusal> for ApiError {
     fn from(refusal: Refusal) -> Self {
         match refusal {
+            Refusal::NotIncluded(shortfall) => (*shortfall).into(),
             Refusal::QuotaExceeded { resource, limit, left, resets_at } => Self::new(
                 Code::QuotaExceeded,
                 format!(

@@ -2,6 +2,7 @@
 //!
 //! - A handler returns `Result<_, ApiError>`; [`router::finish`] writes errors in the shape its routes use.
 //! - A handler takes a [`Caller`] and asks it for a scope, naming the permission it needs.
+//! - A handler whose route is part of a plan takes [`Included`] instead, which names permission and feature in its type.
 //! - [`extract`] has the body, path and query extractors whose errors name the field.
 //! - [`etag`] has the versions of resources: `ETag` on answers, `If-Match` on changes.
 //! - [`idempotency`] carries a POST out once, however often it is sent.
@@ -20,6 +21,7 @@ pub mod idempotency;
 pub mod json;
 pub mod mail;
 pub mod origin;
+pub mod plan;
 pub mod queue;
 pub mod router;
 pub mod secrets;
@@ -30,3 +32,4 @@ pub use auth::{Authenticator, Caller};
 pub use error::{ApiError, Code};
 pub use etag::{IfMatch, Tagged};
 pub use extract::{Json, Path, Query};
+pub use plan::{Gate, Included};

@@ -4,6 +4,7 @@
 //! The operations come from the document, so a new route is covered the day it appears; one with an id that
 //! `isolation/slots.rs` does not know fails here until somebody says what it names.
 
+mod roles;
 pub(crate) mod slots;
 pub(crate) mod stage;
 

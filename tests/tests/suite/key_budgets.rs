@@ -9,7 +9,7 @@ use tenantry_domain::{
     metering::{Demand, Refusal},
     usage::Status,
 };
-use tenantry_store::Admission;
+use tenantry_store::{Admission, Terms};
 use tenantry_tests::{
     http::{problem, text},
     platform::{NOON, Platform, Reply, Setup, Tenant, chat_body},
@@ -170,8 +170,8 @@ async fn a_budget_starts_afresh_each_month_and_late_settlements_stay_in_theirs()
     let store = stage.platform.store();
     let reserve = async || {
         let request = RequestId::at(store.now());
-        let within = Some((&id, &budget));
-        store.reserve_within(&stage.tenant.scope, within, &request, &demand, 3_600_000).await.unwrap()
+        let terms = Terms { budget: Some((&id, &budget)), feature: None };
+        store.reserve_within(&stage.tenant.scope, terms, &request, &demand, 3_600_000).await.unwrap()
     };
     stage.platform.clock().set(period.end() - 1_000);
     let Admission::Admitted(late) = reserve().await else { panic!("refused") };
@@ -195,8 +195,8 @@ async fn an_expired_hold_stays_charged_to_the_budget_and_names_the_key() {
     let budget = Budget { limits: [(Resource::Messages, 2)].into(), ..Budget::default() };
     let demand = Demand { amounts: Amounts::NONE.with(Resource::Messages, 1), credits: 0 };
     let store = stage.platform.store();
-    let within = Some((&id, &budget));
-    store.reserve_within(&stage.tenant.scope, within, &RequestId::at(store.now()), &demand, MINUTE).await.unwrap();
+    let terms = Terms { budget: Some((&id, &budget)), feature: None };
+    store.reserve_within(&stage.tenant.scope, terms, &RequestId::at(store.now()), &demand, MINUTE).await.unwrap();
     stage.platform.clock().advance(2 * MINUTE);
     stage.platform.host().sweep().await;
     let records = stage.platform.books(&stage.tenant).await;

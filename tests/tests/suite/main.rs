@@ -20,6 +20,7 @@ mod credits;
 mod document;
 mod erasure;
 mod expiry;
+mod features;
 mod gateway_input;
 mod isolation;
 mod key_budgets;

@@ -8,7 +8,7 @@ const LARGEST_PRICE: u64 = 100_000_000;
 /// A hundred thousand million credits; sums of them stay far below 2^63 micro-credits.
 pub(super) const LARGEST_CREDITS: u64 = 100_000_000_000_000_000;
 
-pub(super) fn is_word(id: &str) -> bool {
+pub(crate) fn is_word(id: &str) -> bool {
     let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '-';
     !id.is_empty() && id.len() <= 32 && id.chars().all(fits)
 }

@@ -2,6 +2,7 @@
 
 mod budget;
 mod guesses;
+mod included;
 mod item;
 mod plan;
 mod reserve;
@@ -23,6 +24,7 @@ pub use budget::WithinBudget;
 pub(crate) use guesses::Guesses;
 pub(crate) use item::{CREDITS_EXPIRE_AT, closing as read_closing, meter as read_meter, new_meter};
 pub use plan::Planned;
+pub use reserve::Terms;
 
 use crate::{
     Store, TenantScope,

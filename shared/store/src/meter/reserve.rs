@@ -4,12 +4,12 @@ use std::collections::HashMap;
 
 use aws_sdk_dynamodb::types::{ReturnValue, ReturnValuesOnConditionCheckFailure, TransactWriteItem};
 use tenantry_domain::{
-    Amounts, KeyId, Millis, Period, RequestId, Resource,
+    Amounts, Feature, KeyId, Millis, Period, RequestId, Resource,
     budget::Budget,
-    metering::{Demand, Hold, Meter},
+    metering::{Demand, Hold, Meter, Refusal},
 };
 
-use super::{Admission, Reservation, TRIES, Within, failed_condition, item, names, no_meter};
+use super::{Admission, Reservation, TRIES, Within, failed_condition, included, item, names, no_meter};
 use crate::{
     Store, TenantScope,
     db::{Transacted, back_off, build},
@@ -17,6 +17,15 @@ use crate::{
     item::{Item, n, s},
     keys,
 };
+
+/// What a reservation has to keep to beside the meter.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Terms<'a> {
+    /// The budget of a key.
+    pub budget: Option<(&'a KeyId, &'a Budget)>,
+    /// What the plan must include.
+    pub feature: Option<&'a Feature>,
+}
 
 impl Store {
     /// Takes `demand` out of the tenant's meter, all or nothing, and holds it for `hold_for`
@@ -31,17 +40,18 @@ impl Store {
         demand: &Demand,
         hold_for: Millis,
     ) -> Result<Admission> {
-        self.reserve_within(scope, None, request, demand, hold_for).await
+        self.reserve_within(scope, Terms::default(), request, demand, hold_for).await
     }
 
-    /// [`Store::reserve`] of the meter and of the budget of a key, both or none.
+    /// [`Store::reserve`] of the meter and of the budget of a key, both or none, if the plan includes the feature at
+    /// that moment.
     ///
     /// # Errors
     /// [`StoreError`], as for [`Store::reserve`].
     pub async fn reserve_within(
         &self,
         scope: &TenantScope,
-        within: Option<(&KeyId, &Budget)>,
+        terms: Terms<'_>,
         request: &RequestId,
         demand: &Demand,
         hold_for: Millis,
@@ -50,8 +60,8 @@ impl Store {
             let now = self.now();
             let guess =
                 self.guesses.get(scope.org()).unwrap_or_else(|| Meter::new(self.plans.first(), Period::of(now)));
-            let hold = new_hold(&guess, demand, within.map(|(key, _)| key), now, hold_for);
-            let within = match within {
+            let hold = new_hold(&guess, demand, terms.budget.map(|(key, _)| key), now, hold_for);
+            let within = match terms.budget {
                 None => None,
                 Some((key, budget)) => Some(Within { key, budget, spent: self.spent(scope, key, hold.period).await? }),
             };
@@ -63,7 +73,11 @@ impl Store {
             let refused_by_budget =
                 within.as_ref().and_then(|within| within.budget.refusal(&within.spent, demand, hold.period, now));
             let tried = match &refused_by_budget {
-                None => self.try_reserve(scope, request, &guess, &hold, within.as_ref(), now).await,
+                None => {
+                    let feature = terms.feature;
+                    let attempt = Attempt { guess: &guess, hold: &hold, within: within.as_ref(), feature, now };
+                    self.try_reserve(scope, request, attempt).await
+                }
                 Some(_) => self.meter(scope).await.map(Err),
             };
             let old = match tried {
@@ -83,6 +97,9 @@ impl Store {
             if let Some(hold) = old.holds.get(request).cloned() {
                 // The SDK repeated a write that had been applied but whose answer was lost.
                 return admitted(old, hold);
+            }
+            if let Some(shortfall) = terms.feature.and_then(|feature| self.plans.without(&old.plan, feature)) {
+                return Ok(Admission::Refused(Refusal::NotIncluded(Box::new(shortfall))));
             }
             if old.period < Period::of(now) {
                 self.roll_over(scope, &old).await?;
@@ -104,11 +121,9 @@ impl Store {
         &self,
         scope: &TenantScope,
         request: &RequestId,
-        guess: &Meter,
-        hold: &Hold,
-        within: Option<&Within<'_>>,
-        now: Millis,
+        attempt: Attempt<'_>,
     ) -> Result<std::result::Result<Meter, Meter>> {
+        let Attempt { guess, hold, within, feature, now } = attempt;
         let mut set = vec!["#holds.#request = :hold".to_owned()];
         let mut condition = vec![
             "#period = :period".to_owned(),
@@ -165,6 +180,10 @@ impl Store {
             values.insert(":credits".into(), n(hold.credits));
         }
 
+        if let Some(feature) = feature {
+            included::demand(&self.plans, feature, &mut condition, &mut names, &mut values);
+        }
+
         let (update, condition) = (format!("SET {}", set.join(", ")), condition.join(" AND "));
         if let Some(within) = within {
             let meter = self
@@ -205,6 +224,15 @@ impl Store {
             },
         }
     }
+}
+
+/// What one write tries.
+struct Attempt<'a> {
+    guess: &'a Meter,
+    hold: &'a Hold,
+    within: Option<&'a Within<'a>>,
+    feature: Option<&'a Feature>,
+    now: Millis,
 }
 
 fn new_hold(guess: &Meter, demand: &Demand, key: Option<&KeyId>, now: Millis, hold_for: Millis) -> Hold {

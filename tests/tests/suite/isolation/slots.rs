@@ -118,6 +118,17 @@ pub(crate) fn operations(document: &Value) -> Vec<(String, Method, Value)> {
     operations.collect()
 }
 
+/// The ids by name that are still open in the path, and what they name.
+pub(crate) fn ids_in_path(path: &str, operation: &Value) -> Vec<(String, Kind)> {
+    let parameters = operation["parameters"].as_array().into_iter().flatten();
+    let names = parameters.filter(|parameter| parameter["in"] == "path").map(|parameter| {
+        let name = parameter["name"].as_str().unwrap();
+        let is_open = path.contains(&format!("{{{name}}}"));
+        if is_open { Some((name.to_owned(), Kind::of(path, name)?)) } else { None }
+    });
+    names.flatten().collect()
+}
+
 /// Every place of every operation where the id of something of a tenant's can stand.
 pub(crate) fn all() -> Vec<Slot> {
     let document = document();
@@ -126,13 +137,7 @@ pub(crate) fn all() -> Vec<Slot> {
         let schema = body_schema(&document, &operation);
         let body = schema.as_ref().map_or(Value::Null, |schema| example(&document, schema));
         let parameters = || operation["parameters"].as_array().into_iter().flatten();
-        let in_path: Vec<(String, Kind)> = parameters()
-            .filter(|parameter| parameter["in"] == "path")
-            .filter_map(|parameter| {
-                let name = parameter["name"].as_str().unwrap();
-                Some((name.to_owned(), Kind::of(&path, name)?))
-            })
-            .collect();
+        let in_path = ids_in_path(&path, &operation);
         let mut add = |name: &str, place, kind| {
             let beside = in_path.iter().filter(|(other, _)| place != Place::Path || other != name).cloned().collect();
             let (method, path, name, body) = (method.clone(), path.clone(), name.to_owned(), body.clone());
