@@ -22,7 +22,9 @@ WAIT_SECONDS = 15 * 60
 
 
 def main(stack: str) -> None:
-    identity, tokens, platform, vendors = secrets_of(stack, "Identity", "Tokens", "Platform", "Vendors")
+    identity, tokens, platform, vendors, payments = secrets_of(
+        stack, "Identity", "Tokens", "Platform", "Vendors", "Payments"
+    )
     manager = boto3.client("secretsmanager")
 
     # The two halves of the key belong together. The public half is written first: a run that is cut off in between leaves
@@ -43,6 +45,9 @@ def main(stack: str) -> None:
         # An empty object: a secret without a value cannot be read, and the gateway reads it.
         write(manager, vendors, {})
         print(f"no vendor has a key yet; put them into {vendors}, as docs/operations.md says")
+    if not read(manager, payments):
+        write(manager, payments, {})
+        print(f"nothing can be bought yet; put the keys of payment vendors into {payments}")
 
 
 def secrets_of(stack: str, *names: str) -> list[str]:

@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use tenantry_commerce::Commerce;
 use tenantry_domain::Millis;
 use tenantry_quota_reset::{Job, JobQueue, Message, State, fan_out, run};
 use tenantry_store::Store;
@@ -32,9 +33,9 @@ pub(crate) struct Jobs {
 }
 
 impl Jobs {
-    pub(crate) fn new(store: &Store) -> Self {
-        let queue = Arc::new(LocalJobs { store: store.clone(), waiting: Mutex::default() });
-        Self { state: State::new(store.clone(), queue.clone()), queue }
+    pub(crate) fn new(commerce: Commerce) -> Self {
+        let queue = Arc::new(LocalJobs { store: commerce.store().clone(), waiting: Mutex::default() });
+        Self { state: State::new(commerce, queue.clone()), queue }
     }
 
     pub(crate) fn now(&self) -> Millis {

@@ -15,6 +15,7 @@ use std::{future::Future, net::SocketAddr, path::PathBuf, sync::Arc, time::Durat
 
 use axum::{Router, routing::get};
 use tenantry_auth::{EmailVerification, Hasher};
+use tenantry_commerce::Commerce;
 use tenantry_domain::{Clock, SystemClock, plans::Plans};
 use tenantry_mailer::Outbox;
 use tenantry_quota_reset::Job;
@@ -159,7 +160,8 @@ impl Platform {
             ("CORS_ORIGINS", DEVELOPMENT_ORIGINS),
         ]);
         let mails = Mails::open(data_dir.as_deref(), &env, &store, clock)?;
-        let jobs = Jobs::new(&store);
+        let commerce = Commerce::from_env(&env, store.clone())?;
+        let jobs = Jobs::new(commerce);
         let models = tenantry_chat::Models::from_env(&env)?;
         let waits = tenantry_chat::Waits::from_env(&env)?;
         let hasher = Hasher::default();

@@ -7,6 +7,7 @@ use std::{
 };
 
 use aws_sdk_dynamodb::types::AttributeValue;
+use tenantry_commerce::Commerce;
 use tenantry_domain::{Email, OrgId, UserId};
 use tenantry_quota_reset::{Job, JobQueue, Message, State, Tally, fan_out, run};
 use tenantry_store::{NewUser, Store, TenantScope, User};
@@ -40,8 +41,14 @@ impl Jobs {
     /// Over the data of `store`.
     #[must_use]
     pub fn new(store: &Store) -> Self {
+        Self::with(Commerce::new(store.clone()))
+    }
+
+    /// The same with payments.
+    #[must_use]
+    pub fn with(commerce: Commerce) -> Self {
         let inbox = Arc::new(Inbox::default());
-        Self { state: State::new(store.clone(), inbox.clone()), inbox }
+        Self { state: State::new(commerce, inbox.clone()), inbox }
     }
 
     /// The message that has waited longest.

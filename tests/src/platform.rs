@@ -31,6 +31,7 @@ use tenantry_domain::{
     usage::UsageEvent,
 };
 use tenantry_host::{Options, dynamodb::Capacity};
+use tenantry_sandbox::TurnableClock;
 use tenantry_store::{NewApiKey, RollUp, Store, TenantScope};
 use tenantry_web::config::Env;
 use tower::ServiceExt as _;
@@ -53,6 +54,19 @@ impl TestClock {
     /// Turns it to `at`.
     pub fn set(&self, at: Millis) {
         self.0.store(at, Ordering::SeqCst);
+    }
+}
+
+impl Default for TestClock {
+    /// At [`NOON`].
+    fn default() -> Self {
+        Self(AtomicI64::new(NOON))
+    }
+}
+
+impl TurnableClock for TestClock {
+    fn advance(&self, millis: Millis) {
+        Self::advance(self, millis);
     }
 }
 
@@ -223,7 +237,11 @@ impl Platform {
     /// A platform in memory whose clock stands at [`NOON`] and whose queue waits for
     /// [`quiesce`](Self::quiesce).
     pub async fn start(setup: Setup) -> Self {
-        let clock = Arc::new(TestClock(AtomicI64::new(NOON)));
+        Self::start_on(setup, Arc::default()).await
+    }
+
+    /// The same on a clock that was there before, for what shares it.
+    pub async fn start_on(setup: Setup, clock: Arc<TestClock>) -> Self {
         let host = start(setup, clock.clone(), false).await;
         Self { host: Arc::new(host), clock, base_url: String::new() }
     }

@@ -4,7 +4,7 @@ use tenantry_domain::{Millis, OrgId, ledger::LedgerKind, plans::plan_product_id}
 use tenantry_payments::stripe::{Event, EventObject, Invoice, InvoiceStatus, PaymentRef};
 use tenantry_store::{AccountEvent, NewLedgerRow, TenantScope};
 
-use crate::{Commerce, CommerceError, Mismatch, take_back::Purchase};
+use crate::{Commerce, CommerceError, Mismatch, nightly::invoice_key, take_back::Purchase};
 
 /// What came of an event.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -126,7 +126,7 @@ impl Commerce {
         let new = NewLedgerRow {
             kind: LedgerKind::Grant,
             amount: credits,
-            key: &format!("invoice:{}", invoice.id),
+            key: &invoice_key(&invoice.id),
             reference: Some(&invoice.id),
             expires_at: Some(line.period_end),
         };

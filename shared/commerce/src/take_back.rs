@@ -8,7 +8,7 @@ use tenantry_domain::{
 use tenantry_payments::stripe::{Dispute, InvoicePayment, PaymentIntent, PaymentRef};
 use tenantry_store::{NewLedgerRow, TenantScope};
 
-use crate::{Commerce, CommerceError, goods::given};
+use crate::{Commerce, CommerceError, goods::given, nightly::invoice_key};
 
 /// Credits that a payment brought.
 pub(crate) struct Purchase {
@@ -24,7 +24,7 @@ impl Purchase {
     /// What came with an invoice.
     pub(crate) fn of_invoice(payment: &InvoicePayment) -> Self {
         Self {
-            granted: format!("invoice:{}", payment.invoice),
+            granted: invoice_key(&payment.invoice),
             reference: payment.invoice.clone(),
             paid: payment.amount_paid.unwrap_or(payment.amount_requested).unsigned_abs(),
         }

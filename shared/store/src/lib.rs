@@ -59,6 +59,7 @@ pub use members::{Member, MemberChange, OfMember};
 pub use meter::{Admission, Planned, Reservation, SettleOutcome, WithinBudget};
 pub use orders::{DueOrder, NewOrder, OrderChanged, RefundOpened};
 pub use organizations::{MemberOf, Membership, Organization, OrganizationChange};
+pub use register::Due;
 pub use reconcile::{Difference, Look, Repair, Suspicion, TimeIsUp};
 pub use scope::TenantScope;
 pub use sessions::{Device, MOST_SESSIONS, Rotation, Session};

@@ -84,7 +84,10 @@ impl Sources {
     /// The crates below `root` that a function consists of.
     pub(crate) fn read(root: &Path, function: &str) -> Self {
         let mut files = vec![];
-        for folder in [&*format!("functions/{function}"), "shared/web", "shared/store"] {
+        let own = format!("functions/{function}");
+        let manifest = fs::read_to_string(root.join(&own).join("Cargo.toml")).unwrap();
+        let commerce = manifest.contains("tenantry-commerce").then_some("shared/commerce");
+        for folder in [&*own, "shared/web", "shared/store"].into_iter().chain(commerce) {
             rust_files(&root.join(folder).join("src"), &mut files);
         }
         files.sort();
