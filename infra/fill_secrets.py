@@ -47,7 +47,7 @@ def main(stack: str) -> None:
         print(f"no vendor has a key yet; put them into {vendors}, as docs/operations.md says")
     if not read(manager, payments):
         write(manager, payments, {})
-        print(f"nothing can be bought yet; put the keys of payment vendors into {payments}")
+        print(f"nobody can pay yet; put the payment vendors' keys into {payments}, as docs/operations.md says")
 
 
 def secrets_of(stack: str, *names: str) -> list[str]:

@@ -119,6 +119,7 @@ pub struct Platform {
     mails: Mails,
     jobs: Jobs,
     hasher: Hasher,
+    commerce: Commerce,
     chat: tenantry_chat::State,
     router: Router,
     stop: watch::Sender<bool>,
@@ -161,7 +162,7 @@ impl Platform {
         ]);
         let mails = Mails::open(data_dir.as_deref(), &env, &store, clock)?;
         let commerce = Commerce::from_env(&env, store.clone())?;
-        let jobs = Jobs::new(commerce);
+        let jobs = Jobs::new(commerce.clone(), Arc::new(mails.queue().clone()));
         let models = tenantry_chat::Models::from_env(&env)?;
         let waits = tenantry_chat::Waits::from_env(&env)?;
         let hasher = Hasher::default();
@@ -185,6 +186,7 @@ impl Platform {
             )),
             tenantry_usage::router(tenantry_usage::State::new(store.clone(), authenticator, secrets.secret_key())),
             tenantry_chat::router(chat.clone()),
+            tenantry_webhooks::router(tenantry_webhooks::State::new(commerce.clone(), Arc::new(mails.queue().clone()))),
             around(docs::router().merge(inbox::router(mails.inbox())), ErrorShape::Problem, BODY_LIMIT),
         ];
         let own = Router::new().route("/healthz", get(|| async { "ok" })).fallback(not_found);
@@ -198,7 +200,7 @@ impl Platform {
             workers.push(tokio::spawn(mails.clone().run(stopped.clone())));
             workers.push(tokio::spawn(timers::run(jobs.clone(), engine.clone(), stopped)));
         }
-        Ok(Self { store, engine, queue, mails, jobs, hasher, chat, router, stop, workers, _lock: lock })
+        Ok(Self { store, engine, queue, mails, jobs, hasher, commerce, chat, router, stop, workers, _lock: lock })
     }
 
     /// All routes.
@@ -248,6 +250,12 @@ impl Platform {
     #[must_use]
     pub const fn hasher(&self) -> &Hasher {
         &self.hasher
+    }
+
+    /// Payments, with the vendors that the environment configures.
+    #[must_use]
+    pub const fn commerce(&self) -> &Commerce {
+        &self.commerce
     }
 
     /// Names of the models that can be called, by name.

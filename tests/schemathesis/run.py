@@ -67,6 +67,8 @@ def run(arguments, role: str) -> tuple[str, dict]:
         program = pathlib.Path(sys.executable).with_name("schemathesis")
         command = [program, "--config-file", HERE / "schemathesis.toml", "run", f"{base}/api/v1/openapi.json"]
         command += ["--url", base, "--no-color", "--seed", str(arguments.seed), "--max-examples", str(arguments.examples)]
+        # Only a vendor can sign what these take; tests/tests/suite/webhooks.rs has vendors.
+        command += ["--exclude-path-regex", "^/webhooks/"]
         if arguments.operation:
             command += ["--include-name", arguments.operation]
         environment = os.environ | {

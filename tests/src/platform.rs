@@ -82,11 +82,12 @@ pub struct Setup {
     env: Vec<(String, String)>,
     capacity: Option<Arc<Capacity>>,
     data_dir: Option<std::path::PathBuf>,
+    clock: Arc<TestClock>,
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { plans: DEFAULT_PLANS.to_owned(), env: vec![], capacity: None, data_dir: None }
+        Self { plans: DEFAULT_PLANS.to_owned(), env: vec![], capacity: None, data_dir: None, clock: Arc::default() }
     }
 }
 
@@ -102,6 +103,13 @@ impl Setup {
     pub fn variable(mut self, name: &str, value: &str) -> Self {
         self.env.push((name.to_owned(), value.to_owned()));
         self
+    }
+
+    /// With what another setup has besides: its variables count where both have one.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        self.env.extend(other.env);
+        Self { env: self.env, ..other }
     }
 
     /// With these plans instead of the default ones.
@@ -123,6 +131,13 @@ impl Setup {
     #[must_use]
     pub fn capacity(mut self, capacity: &Arc<Capacity>) -> Self {
         self.capacity = Some(capacity.clone());
+        self
+    }
+
+    /// On a clock that something else is on as well.
+    #[must_use]
+    pub fn clock(mut self, clock: &Arc<TestClock>) -> Self {
+        self.clock = clock.clone();
         self
     }
 
@@ -237,11 +252,7 @@ impl Platform {
     /// A platform in memory whose clock stands at [`NOON`] and whose queue waits for
     /// [`quiesce`](Self::quiesce).
     pub async fn start(setup: Setup) -> Self {
-        Self::start_on(setup, Arc::default()).await
-    }
-
-    /// The same on a clock that was there before, for what shares it.
-    pub async fn start_on(setup: Setup, clock: Arc<TestClock>) -> Self {
+        let clock = setup.clock.clone();
         let host = start(setup, clock.clone(), false).await;
         Self { host: Arc::new(host), clock, base_url: String::new() }
     }
@@ -251,7 +262,7 @@ impl Platform {
         let setup = Setup::default().variable("OPENAI_BASE_URL", base_url).variable("OPENAI_API_KEY", key);
         let host = Arc::new(start(setup, Arc::new(SystemClock), true).await);
         let base_url = listen(host.router()).await;
-        Self { host, clock: Arc::new(TestClock(AtomicI64::new(NOON))), base_url }
+        Self { host, clock: Arc::default(), base_url }
     }
 
     /// Serves this platform on a port as well; returns the SDKs' base URL.

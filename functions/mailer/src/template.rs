@@ -168,6 +168,31 @@ impl Site {
                 personal(name);
                 values.push(("link", self.page("forgot-password")));
             }
+            Content::PaymentFailed { name, organization, until: at }
+            | Content::TrialEnding { name, organization, at } => {
+                personal(name);
+                values.push(("organization", self::personal(organization)));
+                values.push(("at", moment(*at)));
+                values.push(("link", self.page("billing")));
+            }
+            Content::PlanEnded { name, organization, plan, now } => {
+                personal(name);
+                values.push(("organization", self::personal(organization)));
+                values.push(("plan", self::personal(plan)));
+                values.push(("now", self::personal(now)));
+                values.push(("link", self.page("billing")));
+            }
+            Content::LowBalance { name, organization, credits } => {
+                personal(name);
+                values.push(("organization", self::personal(organization)));
+                values.push(("credits", whole_credits(*credits)));
+                values.push(("link", self.page("billing")));
+            }
+            Content::TopUpFailed { name, organization } => {
+                personal(name);
+                values.push(("organization", self::personal(organization)));
+                values.push(("link", self.page("billing")));
+            }
             Content::Nothing {} => {}
         }
         Ok(values)
@@ -198,6 +223,11 @@ macro_rules! both {
     };
 }
 
+/// Micro-credits for people: two places, rounded down.
+fn whole_credits(micro: u64) -> String {
+    format!("{}.{:02}", micro / 1_000_000, micro % 1_000_000 / 10_000)
+}
+
 const fn template(content: &Content, language: Language) -> (&'static str, &'static str) {
     match (content, language) {
         (Content::Verification { .. }, Language::En) => both!("verification", "en"),
@@ -212,6 +242,16 @@ const fn template(content: &Content, language: Language) -> (&'static str, &'sta
         (Content::NewDevice { .. }, Language::Zh) => both!("new_device", "zh"),
         (Content::AlreadyRegistered { .. }, Language::En) => both!("already_registered", "en"),
         (Content::AlreadyRegistered { .. }, Language::Zh) => both!("already_registered", "zh"),
+        (Content::PaymentFailed { .. }, Language::En) => both!("payment_failed", "en"),
+        (Content::PaymentFailed { .. }, Language::Zh) => both!("payment_failed", "zh"),
+        (Content::TrialEnding { .. }, Language::En) => both!("trial_ending", "en"),
+        (Content::TrialEnding { .. }, Language::Zh) => both!("trial_ending", "zh"),
+        (Content::PlanEnded { .. }, Language::En) => both!("plan_ended", "en"),
+        (Content::PlanEnded { .. }, Language::Zh) => both!("plan_ended", "zh"),
+        (Content::LowBalance { .. }, Language::En) => both!("low_balance", "en"),
+        (Content::LowBalance { .. }, Language::Zh) => both!("low_balance", "zh"),
+        (Content::TopUpFailed { .. }, Language::En) => both!("top_up_failed", "en"),
+        (Content::TopUpFailed { .. }, Language::Zh) => both!("top_up_failed", "zh"),
         // Without a subject it is no letter.
         (Content::Nothing {}, _) => ("", ""),
     }

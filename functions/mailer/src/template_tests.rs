@@ -11,7 +11,7 @@ fn site() -> Site {
     Site::from_env(&env).unwrap()
 }
 
-fn contents(text: &str) -> [Content; 6] {
+fn contents(text: &str) -> [Content; 11] {
     let (name, token, at) = (text.to_owned(), "t0-_ken".to_owned(), 1_795_176_000_000);
     [
         Content::Verification { name: name.clone(), token: token.clone(), valid_minutes: 1440 },
@@ -19,7 +19,12 @@ fn contents(text: &str) -> [Content; 6] {
         Content::Invite { organization: name.clone(), inviter: name.clone(), token, valid_minutes: 10_080 },
         Content::PasswordChanged { name: name.clone(), at },
         Content::NewDevice { name: name.clone(), device: name.clone(), address: "2001:db8::7".into(), at },
-        Content::AlreadyRegistered { name },
+        Content::AlreadyRegistered { name: name.clone() },
+        Content::PaymentFailed { name: name.clone(), organization: name.clone(), until: at },
+        Content::TrialEnding { name: name.clone(), organization: name.clone(), at },
+        Content::LowBalance { name: name.clone(), organization: name.clone(), credits: 1_239_999 },
+        Content::TopUpFailed { name: name.clone(), organization: name.clone() },
+        Content::PlanEnded { name: name.clone(), organization: name.clone(), plan: name.clone(), now: name },
     ]
 }
 

@@ -20,7 +20,7 @@ pub(crate) async fn catch_up(
     let mut tally = Tally::of(job);
     let mut failed = 0;
     loop {
-        let caught_up = state.commerce.catch_up(since, after.as_deref(), time_is_up).await?;
+        let caught_up = state.commerce.catch_up(since, after.as_deref(), &*state.mails, time_is_up).await?;
         tally.repaired += caught_up.repaired;
         tally.mismatches += caught_up.mismatches;
         failed += caught_up.failed;

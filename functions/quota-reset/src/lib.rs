@@ -25,6 +25,7 @@ use tenantry_domain::Millis;
 use tenantry_store::{Store, StoreError, TimeIsUp};
 use tenantry_web::{
     config::{self, ConfigError, Env},
+    mail::{MailQueue, SqsMailQueue},
     queue::{self, Failures, QueueError},
     telemetry,
 };
@@ -80,22 +81,24 @@ pub struct State {
     store: Store,
     commerce: Commerce,
     queue: Arc<dyn JobQueue>,
+    mails: Arc<dyn MailQueue>,
 }
 
 impl State {
     /// From parts that were made elsewhere, as `host` does.
     #[must_use]
-    pub fn new(commerce: Commerce, queue: Arc<dyn JobQueue>) -> Self {
-        Self { store: commerce.store().clone(), commerce, queue }
+    pub fn new(commerce: Commerce, queue: Arc<dyn JobQueue>, mails: Arc<dyn MailQueue>) -> Self {
+        Self { store: commerce.store().clone(), commerce, queue, mails }
     }
 
-    /// From `TABLE_NAME`, `JOB_QUEUE_URL` and the variables of the payment vendors that there are.
+    /// From `TABLE_NAME`, `JOB_QUEUE_URL`, `MAIL_QUEUE_URL` and the variables of the payment vendors that there are.
     ///
     /// # Errors
     /// [`ConfigError`].
     pub fn from_env(env: &Env) -> Result<Self, ConfigError> {
         let commerce = Commerce::from_env(env, config::store(env)?)?;
-        Ok(Self::new(commerce, Arc::new(config::queue(env, "JOB_QUEUE_URL")?)))
+        let mails = Arc::new(SqsMailQueue::new(config::queue(env, "MAIL_QUEUE_URL")?));
+        Ok(Self::new(commerce, Arc::new(config::queue(env, "JOB_QUEUE_URL")?), mails))
     }
 }
 
@@ -196,8 +199,6 @@ pub async fn run(state: &State, message: &Message, time_is_up: TimeIsUp<'_>) -> 
             tenant::alone(state, *job, tenant, suspicion.as_ref(), time_is_up).await
         }
         Message::Shard { job, shard, cursor } => walk::walk(state, *job, *shard, cursor.clone(), time_is_up).await,
-        Message::Events { job, since, after } => {
-            events::catch_up(state, *job, *since, after.clone(), time_is_up).await
-        }
+        Message::Events { job, since, after } => events::catch_up(state, *job, *since, after.clone(), time_is_up).await,
     }
 }

@@ -41,7 +41,8 @@ pub(crate) async fn visit(
         Job::Sweep => {
             let due = store.sweep_if_due(scope).await?;
             let planned = due.plan && commerce.entitle(scope).await?.before.is_some();
-            Ok(Visit::Done(due.settled as u64 + u64::from(planned)))
+            let watched = due.credits && commerce.watch_credits(scope, &*state.mails).await?;
+            Ok(Visit::Done(due.settled as u64 + u64::from(planned) + u64::from(watched)))
         }
         Job::Erase => {
             if !store.begin_erasure_if_due(scope).await? {

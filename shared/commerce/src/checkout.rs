@@ -157,7 +157,7 @@ impl Commerce {
             CheckoutMode::Payment => self.checkout_paid(&scope, &session).await?,
             CheckoutMode::Setup | CheckoutMode::Unknown(_) => {}
         }
-        Ok(Handled { org: Some(scope.org().clone()), notices: vec![] })
+        Ok(Handled::of(scope, vec![]))
     }
 
     async fn checkout_paid(&self, scope: &TenantScope, session: &CheckoutSession) -> Result<(), CommerceError> {

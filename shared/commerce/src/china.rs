@@ -210,7 +210,7 @@ impl Commerce {
                 return Ok(Handled::default());
             }
         };
-        Ok(Handled { org: Some(scope.org().clone()), notices: vec![] })
+        Ok(Handled::of(scope, vec![]))
     }
 
     /// The order of this number, and whose it is.

@@ -4,7 +4,7 @@ use tenantry_domain::{Millis, OrgId, ledger::LedgerKind, plans::plan_product_id}
 use tenantry_payments::stripe::{Event, EventObject, Invoice, InvoiceStatus, PaymentRef};
 use tenantry_store::{AccountEvent, NewLedgerRow, TenantScope};
 
-use crate::{Commerce, CommerceError, Mismatch, nightly::invoice_key, take_back::Purchase};
+use crate::{Commerce, CommerceError, Mismatch, Planned, nightly::invoice_key, take_back::Purchase};
 
 /// What came of an event.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -13,6 +13,14 @@ pub struct Handled {
     pub org: Option<OrgId>,
     /// What people should be told.
     pub notices: Vec<Notice>,
+    /// The right to look up whom to tell.
+    pub(crate) scope: Option<TenantScope>,
+}
+
+impl Handled {
+    pub(crate) fn of(scope: TenantScope, notices: Vec<Notice>) -> Self {
+        Self { org: Some(scope.org().clone()), notices, scope: Some(scope) }
+    }
 }
 
 /// Something that the owners of a tenant should be told.
@@ -31,6 +39,20 @@ pub enum Notice {
         subscription: String,
         /// When.
         at: Millis,
+    },
+    /// Credits run out.
+    LowBalance {
+        /// Micro-credits that are left.
+        credits: u64,
+    },
+    /// Credits were to be bought by themselves, and could not be; it is switched off.
+    TopUpFailed,
+    /// A plan ended, and a smaller one is left.
+    PlanEnded {
+        /// The plan that ended.
+        plan: String,
+        /// The plan from now on.
+        now: String,
     },
 }
 
@@ -51,9 +73,10 @@ impl Commerce {
                 let Some(scope) = self.tenant_of(&subscription.id, customer, metadata).await? else {
                     return Ok(Handled::default());
                 };
-                self.sync_subscription(&subscription.id).await?;
+                let planned = self.sync_subscription(&subscription.id).await?;
                 let product = subscription.items.first().map(|item| item.price.product.as_str());
-                let plan = self.store.plans().all().iter().find(|p| product == Some(&*plan_product_id(&p.id)));
+                let plans = self.store.plans();
+                let plan = plans.all().iter().find(|p| product == Some(&*plan_product_id(&p.id)));
                 let noted = AccountEvent {
                     at: event.created,
                     id: event.id.clone(),
@@ -64,10 +87,19 @@ impl Commerce {
                     cancel_at_period_end: subscription.cancel_at_period_end,
                 };
                 self.store.note_account_event(&scope, &noted).await?;
-                let ending = subscription.trial_end.filter(|_| event.kind == "customer.subscription.trial_will_end");
-                let subscription = subscription.id.clone();
-                let notices = ending.map(|at| Notice::TrialEnding { subscription, at }).into_iter().collect();
-                Ok(Handled { org: Some(scope.org().clone()), notices })
+                let notice = match (&*event.kind, subscription.trial_end, plan, planned) {
+                    ("customer.subscription.trial_will_end", Some(at), ..) => {
+                        Some(Notice::TrialEnding { subscription: subscription.id.clone(), at })
+                    }
+                    // Said of what is left now, and not of what this call changed: the same event may come again.
+                    ("customer.subscription.deleted", _, Some(plan), Some(Planned { plan: now, .. }))
+                        if now != plan.id && plans.larger(&plan.id, &now) == plan.id =>
+                    {
+                        Some(Notice::PlanEnded { plan: plan.id.clone(), now })
+                    }
+                    _ => None,
+                };
+                Ok(Handled::of(scope, notice.into_iter().collect()))
             }
             EventObject::Invoice(invoice) => self.invoice_event(event, &invoice.id).await,
             EventObject::Charge(charge) => {
@@ -104,7 +136,7 @@ impl Commerce {
                 notices.push(Notice::PaymentFailed { invoice: invoice.id.clone(), until });
             }
         }
-        Ok(Handled { org: Some(scope.org().clone()), notices })
+        Ok(Handled::of(scope, notices))
     }
 
     /// The credits that come with the plan, for the months that an invoice pays for; once. They end with those months.
@@ -167,7 +199,7 @@ impl Commerce {
                 self.take_back(&scope, &Purchase::of_invoice(&paid), payment).await?;
             }
         }
-        Ok(Handled { org: Some(scope.org().clone()), notices: vec![] })
+        Ok(Handled::of(scope, vec![]))
     }
 }
 

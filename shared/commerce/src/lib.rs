@@ -13,12 +13,14 @@ mod error;
 mod events;
 mod goods;
 mod nightly;
+mod notices;
 mod parting;
 mod prices;
 mod reconcile;
 mod refunds;
 mod subscriptions;
 mod take_back;
+mod top_up;
 
 use tenantry_domain::{Millis, OrderId, orders::Order};
 use tenantry_payments::{Payment, Vendor, stripe::Stripe};
@@ -32,6 +34,7 @@ pub use nightly::{CaughtUp, Compared};
 pub use prices::Offer;
 pub use reconcile::Swept;
 pub use subscriptions::{Change, Planned};
+pub use top_up::{CreditRules, TopUpRule};
 
 /// How long a plan stays when a payment is late, unless the deployer says otherwise.
 pub const DEFAULT_GRACE: Millis = 7 * 24 * 3_600_000;

@@ -7,6 +7,7 @@
 use tenantry_domain::{Millis, SubscriptionStatus, account::Account};
 use tenantry_payments::stripe::{Delivery, Event, InvoiceStatus, Stripe, Subscription};
 use tenantry_store::{EventClaim, TenantScope, TimeIsUp};
+use tenantry_web::mail::MailQueue;
 
 use crate::{Commerce, CommerceError};
 
@@ -32,7 +33,12 @@ impl Compared {
     }
 
     /// Counts what came of one thing; what has to be looked at by somebody keeps nothing else up.
-    fn count(&mut self, scope: &TenantScope, object: &str, done: Result<bool, CommerceError>) -> Result<(), CommerceError> {
+    fn count(
+        &mut self,
+        scope: &TenantScope,
+        object: &str,
+        done: Result<bool, CommerceError>,
+    ) -> Result<(), CommerceError> {
         match done {
             Ok(repaired) => self.repaired += u64::from(repaired),
             Err(error @ CommerceError::Mismatch(_)) => self.mismatch(scope, object, &error.to_string()),
@@ -140,15 +146,13 @@ impl Commerce {
     /// Handles a page of the events since `since` that some endpoint has not taken, those behind the event `after`, as the
     /// endpoint would have.
     ///
-    /// An event of which people should be told is given back afterwards: who tells them is the endpoint, for as long as
-    /// Stripe tries.
-    ///
     /// # Errors
     /// [`CommerceError`] when it cannot be found out which these are. One event that fails keeps up none of the others.
     pub async fn catch_up(
         &self,
         since: Millis,
         after: Option<&str>,
+        mails: &dyn MailQueue,
         time_is_up: TimeIsUp<'_>,
     ) -> Result<CaughtUp, CommerceError> {
         let page = self.stripe()?.undelivered_events(since, after).await?;
@@ -164,7 +168,7 @@ impl Commerce {
                 caught_up.mismatches += 1;
                 continue;
             };
-            if let Err(error) = self.take_undelivered(id, delivery, &mut caught_up).await {
+            if let Err(error) = self.take_undelivered(id, delivery, mails, &mut caught_up).await {
                 tracing::error!(event = id, %error, "an event that was not delivered was not handled");
                 caught_up.failed += 1;
             }
@@ -177,42 +181,47 @@ impl Commerce {
         &self,
         id: &str,
         delivery: &Delivery,
+        mails: &dyn MailQueue,
         caught_up: &mut CaughtUp,
     ) -> Result<(), CommerceError> {
         let EventClaim::Mine(claim) = self.store.claim_event(STRIPE, id).await? else { return Ok(()) };
         let done = match delivery {
-            Delivery::Event(event) => self.take_event(event, caught_up).await,
+            Delivery::Event(event) => self.take_event(event, mails, caught_up).await,
             Delivery::Unreadable(unreadable) => {
                 tracing::error!(event = id, why = unreadable.why, "an event that was not delivered cannot be read");
-                let kind = unreadable.kind.as_deref().unwrap_or("?");
-                self.store.keep_unreadable_event(STRIPE, id, kind).await?;
                 caught_up.mismatches += 1;
-                Ok(true)
+                let kind = unreadable.kind.as_deref().unwrap_or("?");
+                Ok(self.store.keep_unreadable_event(STRIPE, id, kind).await?)
             }
         };
         match done {
-            Ok(true) => self.store.finish_event(&claim).await?,
-            Ok(false) => self.store.release_event(&claim).await?,
+            Ok(()) => Ok(self.store.finish_event(&claim).await?),
             Err(error) => {
                 self.store.release_event(&claim).await?;
-                return Err(error);
+                Err(error)
             }
         }
-        Ok(())
     }
 
-    /// Whether nobody has to hear of it again.
-    async fn take_event(&self, event: &Event, caught_up: &mut CaughtUp) -> Result<bool, CommerceError> {
+    async fn take_event(
+        &self,
+        event: &Event,
+        mails: &dyn MailQueue,
+        caught_up: &mut CaughtUp,
+    ) -> Result<(), CommerceError> {
         match self.handle(event).await {
-            Ok(handled) if handled.notices.is_empty() => {
+            Ok(handled) => {
+                for mail in self.mails(&event.id, &handled).await? {
+                    mails.send(&mail).await?;
+                }
                 caught_up.repaired += u64::from(handled.org.is_some());
-                Ok(true)
+                Ok(())
             }
-            Ok(_) => Ok(false),
-            Err(error @ CommerceError::Mismatch(_)) => {
-                tracing::error!(event = event.id, kind = event.kind, %error, "an event that was not delivered is refused");
+            Err(CommerceError::Mismatch(mismatch)) => {
+                let why = mismatch.to_string();
+                tracing::error!(event = event.id, kind = event.kind, why, "an event that was not delivered is refused");
                 caught_up.mismatches += 1;
-                Ok(true)
+                Ok(self.store.keep_refused_event(STRIPE, &event.id, &why, &event.kind).await?)
             }
             Err(error) => Err(error),
         }

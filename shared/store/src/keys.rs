@@ -15,6 +15,7 @@
 //! | `T#<org>` | `BUDGET#<period>#<key>` | what was used of a key's budget |
 //! | `T#<org>` | `ACCOUNT` | billing account |
 //! | `T#<org>` | `ACCOUNT#<time>#<sha256>` | what happened to what the tenant has bought |
+//! | `T#<org>` | `WATCH` | what is wanted when credits run out |
 //! | `T#<org>` | `LEDGER#<time>#<led>` | change of credits |
 //! | `T#<org>` | `BOOKED#<sha256>` | that a change of credits was booked |
 //! | `T#<org>` | `ORDER#<ord>` | order |
@@ -34,6 +35,7 @@
 //! | `CUSTOMER#<sha256>` | `CUSTOMER` | the tenant that a vendor's customer is |
 //! | `EVENT#<vendor>#<sha256>` | `EVENT` | who handles an event of a vendor, or that it was |
 //! | `EVENT#<vendor>#<sha256>` | `UNREADABLE` | what nobody could read |
+//! | `EVENT#<vendor>#<sha256>` | `REFUSED` | what did not fit, and why |
 //! | `ORDERNO#<ord>` | `ORDERNO` | whose order it is |
 //! | `DUE#<nn>` | `ORDER#<time>#<ord>` | order with something left to do, and when to look at it |
 //! | `TRY#<sha256>` | `GUESS` | how often a secret was guessed at, and when it may be again |
@@ -171,6 +173,10 @@ pub(crate) fn account(scope: &TenantScope) -> Key {
     Key::new(tenant(scope), ACCOUNT)
 }
 
+pub(crate) fn credit_watch(scope: &TenantScope) -> Key {
+    Key::new(tenant(scope), "WATCH")
+}
+
 pub(crate) const ACCOUNT_EVENT_PREFIX: &str = "ACCOUNT#";
 
 /// By the hash: ids come from vendors.
@@ -190,6 +196,10 @@ pub(crate) fn vendor_event(vendor: &str, id: &str) -> Key {
 
 pub(crate) fn unreadable_event(vendor: &str, id: &str) -> Key {
     Key { sk: "UNREADABLE".to_owned(), ..vendor_event(vendor, id) }
+}
+
+pub(crate) fn refused_event(vendor: &str, id: &str) -> Key {
+    Key { sk: "REFUSED".to_owned(), ..vendor_event(vendor, id) }
 }
 
 pub(crate) const LEDGER_PREFIX: &str = "LEDGER#";

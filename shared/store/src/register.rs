@@ -19,6 +19,8 @@ pub struct Due {
     pub settled: usize,
     /// The plan's time is over: the entitlement is to be looked at again.
     pub plan: bool,
+    /// Credits are as low, or as high again, as what is watched.
+    pub credits: bool,
 }
 
 impl Store {
@@ -80,6 +82,7 @@ impl Store {
         // A hold that a stale read does not show cannot have expired yet: it is seconds old.
         if let Some(stored) = self.get(&keys::meter(scope), false).await? {
             let (now, meter) = (self.now(), crate::meter::read_meter(&stored)?);
+            due.credits = crate::credit_watch::is_due(&stored, &meter)?;
             due.plan = meter.plan_until.is_some_and(|at| at <= now);
             let expire = meter.credits_expire_at.is_some_and(|at| at <= now);
             if !expire && !meter.holds.values().any(|hold| hold.is_expired(now)) {

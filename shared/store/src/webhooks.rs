@@ -114,11 +114,24 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn keep_unreadable_event(&self, vendor: &str, id: &str, body: &str) -> Result<()> {
+        self.keep(&keys::unreadable_event(vendor, id), vendor, None, body).await
+    }
+
+    /// Keeps something that was understood and refused, with the reason, for a person to look at.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn keep_refused_event(&self, vendor: &str, id: &str, why: &str, body: &str) -> Result<()> {
+        self.keep(&keys::refused_event(vendor, id), vendor, Some(why), body).await
+    }
+
+    async fn keep(&self, key: &keys::Key, vendor: &str, why: Option<&str>, body: &str) -> Result<()> {
         /// Well below DynamoDB's 400 KB for an item.
         const MOST: usize = 200_000;
         let cut = body.floor_char_boundary(MOST);
-        let item = NewItem::at(&keys::unreadable_event(vendor, id))
+        let item = NewItem::at(key)
             .text("body", &body[..cut])
+            .optional("why", why)
             .set("at", n(self.now()))
             .set("vendor", s(vendor))
             .number(TTL, self.now().div_euclid(1000) + REMEMBERED)

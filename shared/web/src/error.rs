@@ -280,7 +280,7 @@ impl ApiError {
 
     /// With a cause that goes to the log only.
     #[must_use]
-    pub(crate) fn because(mut self, internal: String) -> Self {
+    pub fn because(mut self, internal: String) -> Self {
         self.internal = Some(internal);
         self
     }

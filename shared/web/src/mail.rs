@@ -106,6 +106,51 @@ pub enum Content {
         /// What the person is called.
         name: String,
     },
+    /// Tells an owner that a payment failed.
+    PaymentFailed {
+        /// What the person is called.
+        name: String,
+        /// The organization's name.
+        organization: String,
+        /// When the plan ends, if nothing is paid.
+        until: Millis,
+    },
+    /// Tells an owner that a trial ends soon.
+    TrialEnding {
+        /// What the person is called.
+        name: String,
+        /// The organization's name.
+        organization: String,
+        /// When.
+        at: Millis,
+    },
+    /// Tells an owner that a plan has ended.
+    PlanEnded {
+        /// What the person is called.
+        name: String,
+        /// The organization's name.
+        organization: String,
+        /// The name of the plan that ended.
+        plan: String,
+        /// The name of the plan from now on.
+        now: String,
+    },
+    /// Tells an owner that credits run out.
+    LowBalance {
+        /// What the person is called.
+        name: String,
+        /// The organization's name.
+        organization: String,
+        /// What is left, in micro-credits.
+        credits: u64,
+    },
+    /// Tells an owner that credits could not be bought by themselves, and that this is off now.
+    TopUpFailed {
+        /// What the person is called.
+        name: String,
+        /// The organization's name.
+        organization: String,
+    },
     /// No mail. Ordered where none is due, so that the answer takes as long as where one is, and tells nobody
     /// which it was.
     Nothing {},
@@ -122,6 +167,11 @@ impl Content {
             Self::PasswordChanged { .. } => "password_changed",
             Self::NewDevice { .. } => "new_device",
             Self::AlreadyRegistered { .. } => "already_registered",
+            Self::PaymentFailed { .. } => "payment_failed",
+            Self::TrialEnding { .. } => "trial_ending",
+            Self::PlanEnded { .. } => "plan_ended",
+            Self::LowBalance { .. } => "low_balance",
+            Self::TopUpFailed { .. } => "top_up_failed",
             Self::Nothing {} => "nothing",
         }
     }

@@ -1,6 +1,8 @@
 //! What is done about payments on a schedule: plans whose time is over, orders that nobody told the end of, the nightly
 //! comparison with Stripe, and the end of a customer who is erased.
 
+mod top_up;
+
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -62,7 +64,7 @@ impl Stage {
         let month = format!("cny_month = 19_900 }}\ncredits_month = {MONTHLY}");
         let setup = Setup::default().plan_change("cny_month = 19_900 }", &month);
         let setup = env.iter().fold(setup, |setup, (name, value)| setup.variable(name, value));
-        let platform = Platform::start_on(setup, clock).await;
+        let platform = Platform::start(setup.clock(&clock)).await;
         let commerce = Commerce::from_env(&env.into_iter().collect::<Env>(), platform.store().clone()).unwrap();
         let tenant = platform.tenant("free").await;
         Self { platform, stripe, commerce, tenant }
@@ -208,6 +210,7 @@ async fn a_payment_that_stays_late_ends_the_plan_when_its_grace_is_over_and_no_d
     let over = standing.past_due_since.unwrap() + 7 * DAY;
     assert_eq!(account.plan_until, Some(over));
     stage.advance(over - stage.platform.clock().now() - 1);
+    assert_eq!(stage.sweep_alone().await.changed, 1, "the credits of the month that was paid for are over");
     assert_eq!((stage.sweep_alone().await.changed, stage.plan().await.as_str()), (0, "pro"));
     let rows = stage.platform.host().all_items().unwrap().len();
     stage.advance(1);
@@ -325,11 +328,16 @@ async fn a_tenant_that_fails_at_night_holds_up_nobody_and_comes_again() {
     let stage = Stage::new().await;
     let subscription = stage.subscribe().await;
     stage.lose();
-    // Another tenant's customer is somebody whom Stripe does not know.
-    let stranger = stage.platform.tenant("free").await;
-    assert!(stage.platform.store().link_customer(&stranger.scope, "cus_unknown").await.unwrap());
+    assert_eq!((stage.night().await.repaired, stage.plan().await.as_str()), (2, "pro"));
+    // Another tenant's subscription is one that Stripe does not have, so nobody can tell what is right.
+    let (store, stranger) = (stage.platform.store(), stage.platform.tenant("free").await);
+    assert!(store.link_customer(&stranger.scope, "cus_unknown").await.unwrap());
+    let mut account = store.account(&stranger.scope).await.unwrap();
+    account.subscription = store.account(&stage.tenant.scope).await.unwrap().subscription;
+    account.subscription.as_mut().unwrap().id = "sub_unknown".to_owned();
+    assert!(store.write_account(&stranger.scope, account).await.unwrap().is_some());
     let night = stage.night().await;
-    assert_eq!((night.repaired, night.mismatches, stage.plan().await.as_str()), (2, 1, "pro"));
+    assert_eq!((night.mismatches, stage.plan().await.as_str()), (1, "pro"));
 
     // Stripe is away: that is a failure and no result, for each that it is about.
     stage.commerce.stripe().unwrap().cancel_now(&subscription, &OperationKey::new("test", &["x"])).await.unwrap();

@@ -42,3 +42,4 @@ mod tenant_users;
 mod tenants;
 mod throttling;
 mod usage_api;
+mod webhooks;

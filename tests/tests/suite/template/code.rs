@@ -1,7 +1,7 @@
 //! What the code of a function can do, read from its source: which variables it looks up, which operations of AWS it
 //! calls, which partitions of the table it makes keys for.
 //!
-//! A call graph by name: a function's own code, then whatever of `web` and `store` it may reach. A name with a qualifier
+//! A call graph by name: a function's own code, then whatever of `web`, `store` and `commerce` it may reach. A name with a qualifier
 //! (`Type::f`, `module::f`) leads to that one, a method to every method of that name, a value that is made to all that its
 //! type's traits do, so the answer errs on the side of too much. Where that made the template grant more than is used, the
 //! names would be worth changing.
@@ -86,7 +86,8 @@ impl Sources {
         let mut files = vec![];
         let own = format!("functions/{function}");
         let manifest = fs::read_to_string(root.join(&own).join("Cargo.toml")).unwrap();
-        let commerce = manifest.contains("tenantry-commerce").then_some("shared/commerce");
+        // Not every function is about money.
+        let commerce = manifest.contains("tenantry-commerce.workspace").then_some("shared/commerce");
         for folder in [&*own, "shared/web", "shared/store"].into_iter().chain(commerce) {
             rust_files(&root.join(folder).join("src"), &mut files);
         }

@@ -1,0 +1,76 @@
+//! Whom to tell what came of an event: the owners, each in their language.
+
+use tenantry_domain::{roles::Role, secret::sha256_hex};
+use tenantry_store::{TenantScope, User};
+use tenantry_web::mail::{Content, Language, Mail};
+
+use crate::{Commerce, CommerceError, Handled, Notice};
+
+/// As many members as are read at once.
+const PAGE: u16 = 100;
+
+impl Commerce {
+    /// The mails that the event `event` calls for. They have the same ids whenever it is asked, so the mailer sends each
+    /// once, however often they are ordered.
+    ///
+    /// # Errors
+    /// [`CommerceError`]; the same call again goes on.
+    pub async fn mails(&self, event: &str, handled: &Handled) -> Result<Vec<Mail>, CommerceError> {
+        let Handled { scope: Some(scope), notices, .. } = handled else { return Ok(vec![]) };
+        if notices.is_empty() {
+            return Ok(vec![]);
+        }
+        // Who deleted the organization has been told enough.
+        let organization = self.store.organization(scope).await?.filter(|found| found.deletes_at.is_none());
+        let Some(organization) = organization else { return Ok(vec![]) };
+        let owners = self.owners(scope).await?;
+        if owners.is_empty() {
+            tracing::warn!(org = %scope.org(), "no owner with a confirmed address can be told about a payment");
+        }
+        let event = sha256_hex(event.as_bytes());
+        let event = event.get(..32).unwrap_or(&event);
+        let mut mails = vec![];
+        for notice in notices {
+            for owner in &owners {
+                let content = self.content(notice, &organization.name, owner);
+                let id = format!("{}.{event}.{}", content.template(), owner.id.short());
+                let language = match owner.preferred_language.as_deref().or(organization.default_language.as_deref()) {
+                    Some("zh") => Language::Zh,
+                    _ => Language::En,
+                };
+                mails.push(Mail { id, language, to: owner.email.clone(), content });
+            }
+        }
+        Ok(mails)
+    }
+
+    fn content(&self, notice: &Notice, organization: &str, owner: &User) -> Content {
+        let (name, organization) = (owner.full_name.clone().unwrap_or_default(), organization.to_owned());
+        let called = |id: &str| self.store.plans().find(id).map_or_else(|| id.to_owned(), |plan| plan.name.clone());
+        match notice {
+            Notice::PaymentFailed { until, .. } => Content::PaymentFailed { name, organization, until: *until },
+            Notice::TrialEnding { at, .. } => Content::TrialEnding { name, organization, at: *at },
+            Notice::LowBalance { credits } => Content::LowBalance { name, organization, credits: *credits },
+            Notice::TopUpFailed => Content::TopUpFailed { name, organization },
+            Notice::PlanEnded { plan, now } => {
+                Content::PlanEnded { name, organization, plan: called(plan), now: called(now) }
+            }
+        }
+    }
+
+    /// The owners who can be written to: an address that nobody confirmed may be a stranger's.
+    async fn owners(&self, scope: &TenantScope) -> Result<Vec<User>, CommerceError> {
+        let (mut owners, mut cursor) = (vec![], None);
+        loop {
+            let page = self.store.members(scope, PAGE, cursor.as_deref()).await?;
+            for member in page.items.iter().filter(|member| member.role == Role::Owner) {
+                let user = self.store.user(&member.user).await?;
+                owners.extend(user.filter(|user| !user.disabled && user.email_verified_at.is_some()));
+            }
+            match page.next {
+                Some(next) => cursor = Some(next),
+                None => return Ok(owners),
+            }
+        }
+    }
+}
