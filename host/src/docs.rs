@@ -62,6 +62,7 @@ fn document() -> OpenApi {
         ("tenants", tenantry_tenants::routes().split_for_parts().1),
         ("usage", tenantry_usage::routes().split_for_parts().1),
         ("chat", tenantry_chat::routes().split_for_parts().1),
+        ("billing", tenantry_billing::routes().split_for_parts().1),
         ("webhooks", tenantry_webhooks::routes().split_for_parts().1),
     ] {
         tell_function(&mut part, function);

@@ -9,6 +9,7 @@ mod jobs;
 mod mails;
 pub mod queue;
 mod secrets;
+mod stripe;
 mod timers;
 
 use std::{future::Future, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
@@ -19,6 +20,11 @@ use tenantry_commerce::Commerce;
 use tenantry_domain::{Clock, SystemClock, plans::Plans};
 use tenantry_mailer::Outbox;
 use tenantry_quota_reset::Job;
+use tenantry_sandbox::{
+    AheadClock,
+    china::{ChinaSandbox, StartError},
+    stripe::{Sandbox, StripeSandbox},
+};
 use tenantry_store::{Store, StoreError};
 use tenantry_web::{
     auth::{Authenticator, TokenVerifier, VerifyError},
@@ -34,6 +40,7 @@ use crate::{
     mails::Mails,
     queue::LocalQueue,
     secrets::Secrets,
+    stripe::Double,
 };
 
 pub use docs::openapi;
@@ -64,13 +71,28 @@ pub struct Options {
     /// Whether the queue's consumer and the timers run. Without them usage waits for
     /// [`Platform::quiesce`], which is what a test wants that counts.
     pub background: bool,
+    /// This server's own address, `http://127.0.0.1:8787`. With it the doubles of WeChat Pay and Alipay are there, at
+    /// `/_dev/pay`, for whichever of them the environment does not set up; the pages of Stripe's are below it too, which
+    /// otherwise are at a port of their own.
+    pub site: Option<String>,
+    /// Where the double of Stripe sends its webhooks; without it to `/webhooks/stripe` of the site.
+    pub stripe_webhooks: Option<String>,
 }
 
 impl Options {
     /// Everything in memory, on the machine's clock.
     #[must_use]
     pub fn in_memory(plans: Plans, env: Env) -> Self {
-        Self { data_dir: None, plans, env, clock: Arc::new(SystemClock), capacity: None, background: true }
+        Self {
+            data_dir: None,
+            plans,
+            env,
+            clock: Arc::new(SystemClock),
+            capacity: None,
+            background: true,
+            site: None,
+            stripe_webhooks: None,
+        }
     }
 }
 
@@ -97,9 +119,15 @@ pub enum HostError {
     /// The keys do not work.
     #[error("signing keys: {0}")]
     Keys(#[from] VerifyError),
+    /// The doubles of payment vendors do not work.
+    #[error(transparent)]
+    Sandbox(#[from] StartError),
     /// The port cannot be served.
     #[error("the server stopped: {0}")]
     Serve(#[from] std::io::Error),
+    /// The plans could not be put up for sale at the double of Stripe.
+    #[error("the double of Stripe: {0}")]
+    Sale(String),
     /// The demo organization could not be made.
     #[error("the demo organization: {0}")]
     Demo(String),
@@ -121,6 +149,9 @@ pub struct Platform {
     hasher: Hasher,
     commerce: Commerce,
     chat: tenantry_chat::State,
+    clock: Arc<AheadClock>,
+    stripe: Option<Arc<Double>>,
+    china: Option<ChinaSandbox>,
     router: Router,
     stop: watch::Sender<bool>,
     workers: Vec<JoinHandle<()>>,
@@ -134,8 +165,10 @@ impl Platform {
     /// # Errors
     /// [`HostError`].
     pub async fn start(options: Options) -> Result<Self, HostError> {
-        let Options { data_dir, plans, env, clock, capacity, background } = options;
+        let Options { data_dir, plans, env, clock, capacity, background, site, stripe_webhooks } = options;
         let lock = data_dir.as_deref().map(secrets::lock).transpose()?;
+        let billing = stripe::settings(site.as_deref(), stripe_webhooks)?;
+        let (clock, stripe) = Double::open(clock, &env, data_dir.as_deref(), billing).await?;
         let secrets = Secrets::load(data_dir.as_deref())?;
         let engine = match &data_dir {
             Some(folder) => Embedded::on_file(&folder.join("dynamodb.sqlite")),
@@ -160,9 +193,25 @@ impl Platform {
             ("PUBLIC_URL", "http://localhost:8787"),
             ("CORS_ORIGINS", DEVELOPMENT_ORIGINS),
         ]);
-        let mails = Mails::open(data_dir.as_deref(), &env, &store, clock)?;
+        let env = env.with(stripe.iter().flat_map(|double| double.variables()));
+        let china = match &site {
+            Some(site) => Some(ChinaSandbox::new(clock.clone(), site, site)?),
+            None => None,
+        };
+        let env = match &china {
+            Some(china) => {
+                let (wechat, alipay) = (china.wechat().to_json(), china.alipay().to_json());
+                env.with_defaults([("WECHAT_PAY", &wechat), ("ALIPAY", &alipay)])
+            }
+            None => env,
+        };
+        let mails = Mails::open(data_dir.as_deref(), &env, &store, clock.clone())?;
         let commerce = Commerce::from_env(&env, store.clone())?;
         let jobs = Jobs::new(commerce.clone(), Arc::new(mails.queue().clone()));
+        if site.is_some() && stripe.is_some() {
+            // At Stripe itself the deployer does that, once: docs/payments.md.
+            commerce.put_up_for_sale().await.map_err(|error| HostError::Sale(error.to_string()))?;
+        }
         let models = tenantry_chat::Models::from_env(&env)?;
         let waits = tenantry_chat::Waits::from_env(&env)?;
         let hasher = Hasher::default();
@@ -184,13 +233,26 @@ impl Platform {
                 secrets.secret_key(),
                 Arc::new(mails.queue().clone()),
             )),
-            tenantry_usage::router(tenantry_usage::State::new(store.clone(), authenticator, secrets.secret_key())),
+            tenantry_usage::router(tenantry_usage::State::new(
+                store.clone(),
+                authenticator.clone(),
+                secrets.secret_key(),
+            )),
+            tenantry_billing::router(tenantry_billing::State::new(
+                commerce.clone(),
+                authenticator,
+                secrets.secret_key(),
+                tenantry_billing::Pages::from_env(&env)?,
+            )),
             tenantry_chat::router(chat.clone()),
             tenantry_webhooks::router(tenantry_webhooks::State::new(commerce.clone(), Arc::new(mails.queue().clone()))),
             around(docs::router().merge(inbox::router(mails.inbox())), ErrorShape::Problem, BODY_LIMIT),
         ];
+        let double = stripe.iter().map(|double| around(double.router(), ErrorShape::Problem, BODY_LIMIT));
         let own = Router::new().route("/healthz", get(|| async { "ok" })).fallback(not_found);
-        let router = routes.into_iter().fold(around(own, ErrorShape::Problem, BODY_LIMIT), Router::merge);
+        let router = routes.into_iter().chain(double).fold(around(own, ErrorShape::Problem, BODY_LIMIT), Router::merge);
+        // As it is: the vendors' answers are not ours to put into another shape.
+        let router = china.iter().fold(router, |router, china| router.merge(china.router()));
         let router = Front::from_env(&env, Transport::Loopback)?.before(router);
 
         let (stop, stopped) = watch::channel(false);
@@ -198,9 +260,33 @@ impl Platform {
         if background {
             workers.push(tokio::spawn(queue.clone().run(store.clone(), stopped.clone())));
             workers.push(tokio::spawn(mails.clone().run(stopped.clone())));
+            if let Some(double) = &stripe {
+                workers.push(tokio::spawn(StripeSandbox::clone(double.sandbox()).run(stopped.clone())));
+                workers.push(tokio::spawn(double.clone().run(stopped.clone())));
+            }
+            if let Some(china) = china.clone() {
+                let stopped = stopped.clone();
+                workers.push(tokio::spawn(async move { china.run(stopped).await }));
+            }
             workers.push(tokio::spawn(timers::run(jobs.clone(), engine.clone(), stopped)));
         }
-        Ok(Self { store, engine, queue, mails, jobs, hasher, commerce, chat, router, stop, workers, _lock: lock })
+        Ok(Self {
+            store,
+            engine,
+            queue,
+            mails,
+            jobs,
+            hasher,
+            commerce,
+            chat,
+            clock,
+            stripe,
+            china,
+            router,
+            stop,
+            workers,
+            _lock: lock,
+        })
     }
 
     /// All routes.
@@ -230,6 +316,24 @@ impl Platform {
     #[must_use]
     pub fn outbox(&self) -> &Outbox {
         self.mails.outbox()
+    }
+
+    /// The double of Stripe, when no key of Stripe's is configured. Its clients are pointed at its own port.
+    #[must_use]
+    pub fn stripe_sandbox(&self) -> Option<&Sandbox> {
+        self.stripe.as_deref().map(Double::sandbox)
+    }
+
+    /// The platform's clock: that of its options, ahead by as much as the double of Stripe was put forward.
+    #[must_use]
+    pub const fn clock(&self) -> &Arc<AheadClock> {
+        &self.clock
+    }
+
+    /// The doubles of WeChat Pay and Alipay, when there are any.
+    #[must_use]
+    pub const fn china(&self) -> Option<&ChinaSandbox> {
+        self.china.as_ref()
     }
 
     /// A client of the database of its own, to look behind the store.
@@ -329,6 +433,9 @@ impl Platform {
         let _ = self.stop.send(true);
         for worker in self.workers {
             let _ = worker.await;
+        }
+        if let Some(Err(error)) = self.stripe.map(|double| double.keep()) {
+            tracing::warn!(%error, "what the Stripe sandbox knows was not kept");
         }
     }
 }

@@ -30,6 +30,9 @@ struct Arguments {
     /// Plans to use instead of infra/plans.toml, in the same format.
     #[arg(long, value_name = "FILE")]
     plans: Option<PathBuf>,
+    /// Where the double of Stripe sends its webhooks, instead of to this process.
+    #[arg(long, value_name = "URL")]
+    stripe_webhooks: Option<String>,
 }
 
 #[tokio::main]
@@ -53,8 +56,11 @@ async fn run(arguments: Arguments, env: Env) -> Result<(), HostError> {
         path: format!("port {}", arguments.port),
         why: format!("{error}. Choose another with --port."),
     })?;
-    let base_url = format!("http://{}/api/v1", listener.local_addr()?);
+    let site = format!("http://{}", listener.local_addr()?);
+    let base_url = format!("{site}/api/v1");
     let mut options = Options::in_memory(plans, env);
+    options.site = Some(site);
+    options.stripe_webhooks.clone_from(&arguments.stripe_webhooks);
     options.data_dir = (!arguments.in_memory).then(|| arguments.data_dir.clone());
     let platform = Platform::start(options).await?;
     let demo = demo::prepare(&platform, &arguments.data_dir, arguments.in_memory, &base_url).await?;
@@ -92,6 +98,7 @@ fn greet(platform: &Platform, demo: &Demo, arguments: &Arguments) {
          models     {count} ({note})\n  \
          docs       {site}/docs\n  \
          inbox      {site}/_dev/inbox\n  \
+         payments   {payments}\n  \
          saved in   {saved}\n\n\
          Make the first call:\n\n  \
          curl {base_url}/chat/completions \\\n    \
@@ -99,6 +106,10 @@ fn greet(platform: &Platform, demo: &Demo, arguments: &Arguments) {
          -H 'Content-Type: application/json' \\\n    \
          -d '{{\"model\": \"{model}\", \"messages\": [{{\"role\": \"user\", \"content\": \"Hello!\"}}]}}'\n",
         count = models.len(),
+        payments = match platform.stripe_sandbox() {
+            Some(_) => format!("{site}/_dev/stripe and {site}/_dev/pay (test doubles; nobody pays)"),
+            None => format!("by Stripe; {site}/_dev/pay is a test double"),
+        },
         saved = saved.display(),
     );
     // Whoever reads along may have seen enough (`| head`); that is no reason to stop serving.

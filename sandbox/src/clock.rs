@@ -7,13 +7,7 @@ use std::sync::{
 
 use tenantry_domain::{Clock, Millis, SystemClock};
 
-/// A clock that tests and developers put forward. Whoever shares it goes with it.
-pub trait TurnableClock: Clock {
-    /// Puts the clock forward by so many milliseconds.
-    fn advance(&self, millis: Millis);
-}
-
-/// Another clock, put ahead of itself by as much as it was told.
+/// Another clock, put ahead of it by as much as it was told. Whoever shares this goes with it.
 pub struct AheadClock {
     clock: Arc<dyn Clock>,
     ahead: AtomicI64,
@@ -24,6 +18,11 @@ impl AheadClock {
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>, ahead: Millis) -> Self {
         Self { clock, ahead: AtomicI64::new(ahead) }
+    }
+
+    /// Puts it forward by so many milliseconds.
+    pub fn advance(&self, millis: Millis) {
+        self.ahead.fetch_add(millis, Ordering::SeqCst);
     }
 
     /// How far it is ahead by now.
@@ -43,12 +42,6 @@ impl Default for AheadClock {
 impl Clock for AheadClock {
     fn now(&self) -> Millis {
         self.clock.now().saturating_add(self.ahead())
-    }
-}
-
-impl TurnableClock for AheadClock {
-    fn advance(&self, millis: Millis) {
-        self.ahead.fetch_add(millis, Ordering::SeqCst);
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub mod china;
 mod clock;
+mod guard;
 pub mod stripe;
 
-pub use clock::{AheadClock, TurnableClock};
+pub use clock::AheadClock;

@@ -24,8 +24,8 @@
 //! # }
 //! ```
 //!
-//! The double and the platform share one clock: [`advance`](StripeSandbox::advance) turns it for both, and what is due at
-//! the double happens at the next look at it, each thing at its second. The same calls at the same times make the same
+//! The double and the platform share one [`AheadClock`]: [`advance`](StripeSandbox::advance) turns it for both, as turning
+//! the clock behind it does, and what is due at the double happens at the next look at it, each thing at its second. The same calls at the same times make the same
 //! ids and events, so a test can be repeated to the letter.
 //!
 //! # By hand
@@ -92,6 +92,7 @@ use std::{
 };
 
 use axum::{Router, middleware::from_fn, routing::any};
+use tenantry_domain::Clock as _;
 use tokio::sync::Notify;
 
 pub use error::StripeError;
@@ -99,7 +100,7 @@ pub use events::SignedDelivery;
 pub use serve::Sandbox;
 pub use settings::{API_VERSION, AfterRetries, Card, Fault, Payer, Settings};
 
-use crate::TurnableClock;
+use crate::{AheadClock, guard};
 use state::State;
 
 /// Where the pages are, and the API once more.
@@ -112,7 +113,7 @@ pub struct StripeSandbox {
 }
 
 struct Inner {
-    clock: Arc<dyn TurnableClock>,
+    clock: Arc<AheadClock>,
     state: Mutex<State>,
     /// Rung when there is something to deliver.
     bell: Notify,
@@ -122,11 +123,11 @@ struct Inner {
 impl StripeSandbox {
     /// An account without anything.
     #[must_use]
-    pub fn new(clock: Arc<dyn TurnableClock>, settings: Settings) -> Self {
+    pub fn new(clock: Arc<AheadClock>, settings: Settings) -> Self {
         Self::with_state(clock, settings, State::default())
     }
 
-    fn with_state(clock: Arc<dyn TurnableClock>, settings: Settings, mut state: State) -> Self {
+    fn with_state(clock: Arc<AheadClock>, settings: Settings, mut state: State) -> Self {
         state.settings = settings;
         let state = Mutex::new(state);
         Self { inner: Arc::new(Inner { clock, state, bell: Notify::new(), changes: AtomicU64::new(0) }) }
@@ -140,12 +141,12 @@ impl StripeSandbox {
     /// The same without the API at the top, for a process that has other routes there.
     pub fn mounted(&self) -> Router {
         let api = Router::new().route("/v1/{*call}", any(api::handle));
-        let pages = pages::router().merge(dev::router()).layer(from_fn(pages::own_clicks));
+        let pages = pages::router().merge(dev::router()).layer(from_fn(guard::local_only));
         pages.nest(PATH, api).with_state(self.clone())
     }
 
-    fn clock(&self) -> &dyn TurnableClock {
-        &*self.inner.clock
+    fn clock(&self) -> &AheadClock {
+        &self.inner.clock
     }
 
     /// The state, with everything done that was due by now.

@@ -4,6 +4,7 @@
 #![allow(clippy::expect_used, clippy::panic, reason = "a test fails by panicking, also in its helpers")]
 
 pub mod accounts;
+pub mod alipay;
 pub mod aws;
 pub mod event;
 pub mod function;
@@ -13,4 +14,5 @@ pub mod log;
 pub mod platform;
 pub mod process;
 pub mod runtime_api;
+pub mod stripe;
 pub mod upstream;

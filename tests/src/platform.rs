@@ -31,7 +31,6 @@ use tenantry_domain::{
     usage::UsageEvent,
 };
 use tenantry_host::{Options, dynamodb::Capacity};
-use tenantry_sandbox::TurnableClock;
 use tenantry_store::{NewApiKey, RollUp, Store, TenantScope};
 use tenantry_web::config::Env;
 use tower::ServiceExt as _;
@@ -61,12 +60,6 @@ impl Default for TestClock {
     /// At [`NOON`].
     fn default() -> Self {
         Self(AtomicI64::new(NOON))
-    }
-}
-
-impl TurnableClock for TestClock {
-    fn advance(&self, millis: Millis) {
-        Self::advance(self, millis);
     }
 }
 

@@ -3,9 +3,14 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+use data_encoding::BASE64;
 use http::Method;
 use serde_json::{Value, json};
-use tenantry_domain::usage::{Status, UsageEvent};
+use tenantry_domain::{
+    Clock as _, SystemClock,
+    usage::{Status, UsageEvent},
+};
+use tenantry_payments::stripe::sign;
 use tenantry_tests::{
     aws::Aws,
     event::{batch, request},
@@ -225,6 +230,34 @@ async fn the_other_functions_answer_requests_through_a_stage() {
     assert_eq!((&history["from"], &history["to"]), (&json!("2026-01-01"), &json!("2026-01-03")));
     let stats = usage.request(&get("/api/v1/usage/stats", &tenant.api_key)).await.unwrap().expect(200).json();
     assert_eq!(stats["totals"]["requests"], 0);
+}
+
+/// API Gateway encodes what it takes for binary; the signature is over what was sent.
+#[tokio::test]
+#[ignore = "needs the release binaries; `cargo xtask e2e` builds them and runs this"]
+async fn a_signature_is_checked_over_the_bytes_that_were_sent() {
+    let aws = Aws::start().await;
+    let stripe = [("STRIPE_SECRET_KEY", "sk_test_1"), ("STRIPE_WEBHOOK_SECRETS", "whsec_1")];
+    let stripe = stripe.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let program = Program::release("tenantry-webhooks").variables(aws.variables()).variables(stripe);
+    let webhooks = Function::start(&program).await;
+    let body = r#"{"id":"evt_1","of":"no version that we read – ünreadable"}"#;
+    for (sent, encoded, status) in [
+        (body.to_owned(), false, 204),
+        (BASE64.encode(body.as_bytes()), true, 204),
+        (BASE64.encode(body.as_bytes()), false, 400),
+        (BASE64.encode(format!("{body} ").as_bytes()), true, 400),
+    ] {
+        let mut event = request(&Method::POST, "/webhooks/stripe", "", &json!({}));
+        let signature = sign(body.as_bytes(), "whsec_1", SystemClock.now());
+        event["multiValueHeaders"]["stripe-signature"] = json!([signature]);
+        event["headers"]["stripe-signature"] = json!(signature);
+        event["body"] = json!(sent);
+        event["isBase64Encoded"] = json!(encoded);
+        webhooks.request(&event).await.unwrap().expect(status);
+    }
+    let wechat = request(&Method::POST, "/webhooks/wechat", "", &json!({}));
+    assert_eq!(webhooks.request(&wechat).await.unwrap().status, 404);
 }
 
 /// One call from the gateway to its record, with the queue's part played by the test.

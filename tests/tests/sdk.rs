@@ -1,5 +1,6 @@
 //! The official OpenAI SDKs, unchanged, against the whole platform: each script of `tests/sdk` runs as a child process
-//! with a platform and an upstream of its own. `cargo xtask test` installs the SDKs at their pinned versions.
+//! with a platform and an upstream of its own. And Stripe's, against the double of Stripe that stands in for it here.
+//! `cargo xtask test` installs the SDKs at their pinned versions.
 
 #![allow(clippy::expect_used, reason = "a test fails by panicking, also in its helpers")]
 
@@ -8,7 +9,10 @@ mod stage;
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Arc;
 
+use tenantry_sandbox::AheadClock;
+use tenantry_sandbox::stripe::{Settings, StripeSandbox};
 use tenantry_tests::upstream::Upstream;
 use tokio::process::Command;
 
@@ -31,6 +35,28 @@ async fn node_sdk() {
     let mut command = Command::new("node");
     command.args(["--test", "--test-reporter=spec"]).arg(folder.join("openai.test.mjs"));
     run(command).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stripe_python_sdk() {
+    let python = root().join("target/sdk/stripe").join(if cfg!(windows) { "Scripts/python.exe" } else { "bin/python" });
+    must_be_installed(&python);
+    let sandbox =
+        StripeSandbox::start(Arc::new(AheadClock::default()), Settings::default()).await.expect("a free port");
+    let control = stage::deliveries(&sandbox).await;
+    let status = Command::new(python)
+        .arg("-B")
+        .arg(root().join("tests/stripe/test_stripe.py"))
+        .env("STRIPE_BASE_URL", &sandbox.base_url)
+        .env("STRIPE_SECRET_KEY", &sandbox.secret_key)
+        .env("STRIPE_WEBHOOK_SECRET", &sandbox.webhook_secret)
+        .env("STRIPE_DELIVERIES", control)
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .status()
+        .await
+        .expect("the SDK's interpreter starts");
+    assert!(status.success(), "the SDK's tests failed ({status}); their output is above");
 }
 
 /// The workspace's folder: tests start in that of their package.

@@ -1,5 +1,5 @@
-//! The environments in which the tests run the official OpenAI SDKs: Python's in `target/sdk/venv`, Node's in
-//! `tests/sdk/node/node_modules`. Each is made again only when what it was made from has changed.
+//! The environments in which the tests run official SDKs: OpenAI's for Python in `target/sdk/venv` and for Node in
+//! `tests/sdk/node/node_modules`, Stripe's for Python in `target/sdk/stripe`. Each is made again only when what it was made from has changed.
 
 use std::process::Stdio;
 
@@ -8,9 +8,13 @@ use crate::steps::{Result, program, read, root, run, write};
 
 const PYTHON: Set = Set { folder: "target/sdk/venv", requirements: "tests/sdk/python/requirements.txt" };
 
-/// Makes both environments.
+/// Stripe's SDK.
+const STRIPE: Set = Set { folder: "target/sdk/stripe", requirements: "tests/stripe/requirements.txt" };
+
+/// Makes all environments.
 pub(crate) fn prepare() -> Result {
     PYTHON.prepare()?;
+    STRIPE.prepare()?;
     node()
 }
 

@@ -33,7 +33,11 @@ pub(crate) fn full() -> Result {
         "Each failure above ends in a curl line and in how to ask again.",
         fuzz_api::check,
     )?;
-    steps.step("OpenAI SDKs", "The tests need Python 3.11, Node 20 and their package registries.", sdk::prepare)?;
+    steps.step(
+        "SDKs of OpenAI and Stripe",
+        "The tests need Python 3.11, Node 20 and their package registries.",
+        sdk::prepare,
+    )?;
     steps.step("documentation tests", "`cargo test --doc --package <crate>` runs those of one crate.", || {
         run(cargo(["test", "--doc", "--workspace", "--locked"]).stdin(Stdio::null()))
     })?;

@@ -64,7 +64,7 @@ impl Acting {
         ids: &Ids,
         permission: Permission,
     ) -> Result<Self, ApiError> {
-        still_signed_in(state, caller).await?;
+        caller.still_signed_in(&state.store).await?;
         Self::find(state, caller, ids, permission, false).await
     }
 
@@ -75,7 +75,7 @@ impl Acting {
         ids: &Ids,
         permission: Permission,
     ) -> Result<Self, ApiError> {
-        still_signed_in(state, caller).await?;
+        caller.still_signed_in(&state.store).await?;
         Self::find(state, caller, ids, permission, true).await
     }
 
@@ -110,32 +110,9 @@ impl Acting {
     }
 }
 
-/// Whether the caller is a person whose session and account are good at this moment.
-pub(crate) async fn still_signed_in(state: &State, caller: &Caller) -> Result<(), ApiError> {
-    let (user, session) = caller.user()?;
-    let (user, session) = tokio::try_join!(state.store.user(user), state.store.session(user, session))?;
-    match user.zip(session) {
-        Some((user, session)) if !user.disabled && user.epoch == session.epoch => Ok(()),
-        _ => Err(ended()),
-    }
-}
-
-/// The same for somebody who manages the organization that their token acts for.
-pub(crate) async fn still_may(state: &State, caller: &Caller, permission: Permission) -> Result<(), ApiError> {
-    let scope = caller.scope(permission)?;
-    let (user, _) = caller.user()?;
-    still_signed_in(state, caller).await?;
-    let member = state.store.organization_of(user, scope.org()).await?.ok_or_else(ended)?;
-    if Actor::User(member.role).may(permission) { Ok(()) } else { Err(forbidden()) }
-}
-
 /// The role does not allow it, or not any more.
 pub(crate) fn forbidden() -> ApiError {
     ApiError::new(Code::Forbidden, "Your role does not allow this; ask an owner or admin.")
-}
-
-fn ended() -> ApiError {
-    ApiError::new(Code::Unauthenticated, "Your session has ended; sign in again.")
 }
 
 /// One changed value, for the audit log.

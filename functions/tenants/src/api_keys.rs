@@ -30,7 +30,7 @@ use utoipa::ToSchema;
 
 use crate::{
     ListQuery, State,
-    acting::{Ids, change, still_may},
+    acting::{Ids, change},
     key_budgets::{KeyBudget, per_minute},
     organizations::given,
     refusals::{ActRefusals, WriteRefusals},
@@ -265,8 +265,7 @@ pub(crate) async fn list(
     caller: Caller,
     Query(query): Query<ListQuery>,
 ) -> Result<Answer<ApiKeyList>, ApiError> {
-    let scope = caller.scope(Permission::ManageKeys)?;
-    still_may(&state, &caller, Permission::ManageKeys).await?;
+    let scope = caller.still_may(&state.store, Permission::ManageKeys).await?;
     let cursors = Cursors::new(&state.cursor_key, scope.org().as_str(), "api-keys");
     let position = query.cursor.as_deref().map(|cursor| cursors.open(cursor)).transpose()?;
     let page = state.store.api_keys(scope, query.limit.0, position.as_deref()).await?;
@@ -297,7 +296,7 @@ pub(crate) async fn create(
     let scope = caller.scope(Permission::ManageKeys)?;
     let (created_by, _) = caller.user()?;
     // A token is good for ten minutes whatever happens meanwhile; a key that it makes is good for ever.
-    still_may(&state, &caller, Permission::ManageKeys).await?;
+    caller.still_may(&state.store, Permission::ManageKeys).await?;
     let name = line("/name", &request.name, NAME_CHARS)?;
     let scopes = request.scopes.map(scopes).transpose()?.unwrap_or_default();
     let expires_at = request.expires_at.map(|text| end(&text, state.store.now())).transpose()?;
@@ -349,8 +348,7 @@ pub(crate) async fn update(
     IfMatch(expected): IfMatch,
     Json(request): Json<UpdateApiKeyRequest>,
 ) -> Result<Tagged<Answer<ApiKey>>, ApiError> {
-    let scope = caller.scope(Permission::ManageKeys)?;
-    still_may(&state, &caller, Permission::ManageKeys).await?;
+    let scope = caller.still_may(&state.store, Permission::ManageKeys).await?;
     let id: KeyId = ids.at(0)?;
     let now = state.store.now();
     let budget = request.budget.map(|budget| budget.map(|Object(budget)| budget.checked()).transpose()).transpose()?;
@@ -407,8 +405,7 @@ pub(crate) async fn rotate(
     IfMatch(expected): IfMatch,
     OptionalJson(request): OptionalJson<RotateApiKeyRequest>,
 ) -> Result<Response, ApiError> {
-    let scope = caller.scope(Permission::ManageKeys)?;
-    still_may(&state, &caller, Permission::ManageKeys).await?;
+    let scope = caller.still_may(&state.store, Permission::ManageKeys).await?;
     let id: KeyId = ids.at(0)?;
     let overlap = request.overlap_seconds;
     if overlap > LONGEST_OVERLAP {
@@ -447,8 +444,7 @@ pub(crate) async fn revoke(
     IfMatch(expected): IfMatch,
 ) -> Result<StatusCode, ApiError> {
     // The permission first: who may not revoke learns nothing from how an id is written.
-    let scope = caller.scope(Permission::ManageKeys)?;
-    still_may(&state, &caller, Permission::ManageKeys).await?;
+    let scope = caller.still_may(&state.store, Permission::ManageKeys).await?;
     let id: KeyId = ids.at(0)?;
     let audit = audit(&caller, "api_key.revoked", &id, vec![], &origin);
     changed(state.store.revoke_api_key(scope, &id, &expected, &audit).await?)?;

@@ -20,7 +20,7 @@ use tenantry_web::{
 };
 use utoipa::{IntoParams, ToSchema};
 
-use crate::{State, acting::still_may, refusals::ReadRefusals};
+use crate::{State, refusals::ReadRefusals};
 
 /// Milliseconds of a day.
 const DAY: Millis = 24 * 60 * 60 * 1000;
@@ -159,8 +159,7 @@ pub(crate) async fn list(
     headers: HeaderMap,
     Query(query): Query<AuditQuery>,
 ) -> Result<Response, ApiError> {
-    let scope = caller.scope(Permission::ReadAudit)?;
-    still_may(&state, &caller, Permission::ReadAudit).await?;
+    let scope = caller.still_may(&state.store, Permission::ReadAudit).await?;
     let filter = AuditFilter {
         from: query.from.as_deref().map(|text| bound("from", text, 0)).transpose()?,
         to: query.to.as_deref().map(|text| bound("to", text, DAY)).transpose()?,

@@ -29,7 +29,7 @@ use utoipa::ToSchema;
 
 use crate::{
     ListQuery, State,
-    acting::{Acting, Ids, still_signed_in},
+    acting::{Acting, Ids},
     members::{GivenRole, busy, role_change},
     organizations::{Organization, of_member},
     refusals::{ActRefusals, ReadRefusals, WriteRefusals},
@@ -315,7 +315,7 @@ pub(crate) async fn accept(
         )
     };
     let (user, _) = caller.user()?;
-    still_signed_in(&state, &caller).await?;
+    caller.still_signed_in(&state.store).await?;
     let token = OneTimeToken::parse(Purpose::Invite, &request.token).ok_or_else(unknown)?;
     let email = state.store.user(user).await?.ok_or_else(unknown)?.email;
     let (scope, invite) = state.store.invite_of(&token, &email).await?.ok_or_else(unknown)?;

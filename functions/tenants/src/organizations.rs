@@ -29,7 +29,7 @@ use utoipa::ToSchema;
 
 use crate::{
     ListQuery, State,
-    acting::{Acting, Ids, change, still_signed_in},
+    acting::{Acting, Ids, change},
     refusals::{ActRefusals, WriteRefusals},
 };
 
@@ -249,7 +249,7 @@ pub(crate) async fn create(
     Json(request): Json<CreateOrganizationRequest>,
 ) -> Result<Response, ApiError> {
     let (user, _) = caller.user()?;
-    still_signed_in(&state, &caller).await?;
+    caller.still_signed_in(&state.store).await?;
     let name = line("/name", &request.name, NAME_CHARS)?;
     let org = OrgId::new();
     let audit = NewAudit {

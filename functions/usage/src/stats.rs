@@ -7,7 +7,6 @@ use serde::{Deserialize, Serialize};
 use tenantry_domain::{
     Millis, Period, Resource,
     metering::Meter,
-    plans::Limit,
     roles::Permission,
     time::{day, rfc3339},
 };
@@ -168,23 +167,15 @@ fn summary(period: Period, meter: Option<&Meter>, roll_ups: &[RollUp], last: Mil
 
 fn standing(resource: Resource, meter: Option<&Meter>, totals: &Sums) -> ResourceStats {
     let name = resource.into();
-    let counted = meter.and_then(|meter| match (meter.given.get(resource), meter.left.get(resource)) {
-        (Limit::Of(limit), Limit::Of(left)) => Some((meter, limit, left)),
-        _ => None,
-    });
-    match counted {
-        Some((meter, limit, left)) => {
-            let held = meter.held().get(resource);
-            let used = limit.saturating_sub(left).saturating_sub(held);
-            ResourceStats {
-                resource: name,
-                used,
-                held,
-                limit: Some(limit),
-                left: Some(left),
-                percent: Some(percent(used, limit)),
-            }
-        }
+    match meter.and_then(|meter| meter.level(resource)) {
+        Some(level) => ResourceStats {
+            resource: name,
+            used: level.used,
+            held: level.held,
+            limit: Some(level.limit),
+            left: Some(level.left),
+            percent: Some(level.percent()),
+        },
         // Nothing counts an unlimited resource down, so its use is what the records add up to.
         None => {
             let used = totals.charged.get(resource);
@@ -193,17 +184,12 @@ fn standing(resource: Resource, meter: Option<&Meter>, totals: &Sums) -> Resourc
     }
 }
 
-/// To one decimal; nothing of nothing is used up.
-fn percent(used: u64, limit: u64) -> f64 {
-    if limit == 0 { 100.0 } else { (used as f64 * 1000.0 / limit as f64).round() / 10.0 }
-}
-
 #[cfg(test)]
 mod tests {
     use tenantry_domain::{
         Amounts, RequestId,
         metering::Hold,
-        plans::{DEFAULT_PLANS, Plans},
+        plans::{DEFAULT_PLANS, Limit, Plans},
     };
     use tenantry_store::RollUpKey;
 
@@ -267,7 +253,5 @@ mod tests {
         let stats = summary(november(), None, &[], november().end() - 1);
         assert_eq!((stats.plan, stats.series.len()), (None, 30));
         assert!(stats.resources.iter().all(|r| r.limit.is_none() && r.used == 0));
-        assert_eq!(percent(0, 0), 100.0);
-        assert_eq!(percent(1, 3), 33.3);
     }
 }

@@ -14,7 +14,8 @@ use data_encoding::{BASE64, HEXLOWER, HEXUPPER};
 #[derive(Debug)]
 pub(super) struct NoKeys;
 
-/// All keys. Making them takes some tenths of a second.
+/// All keys. Making one takes a tenth of a second, so those that never meet are the same: a shop has one key for both
+/// vendors, and WeChat Pay's certificate has Alipay's.
 #[derive(Clone)]
 pub(super) struct Keys {
     /// The merchant's at WeChat Pay.
@@ -33,11 +34,16 @@ pub(super) struct Keys {
 
 impl Keys {
     pub(super) fn make() -> Result<Self, NoKeys> {
-        // A forger may as well be in possession of any valid key, so the stranger's needs no making of its own.
-        let (merchant, app) = (RsaKey::generate()?, RsaKey::generate()?);
-        let (wechat, certificate, alipay) = (RsaKey::generate()?, RsaKey::generate()?, RsaKey::generate()?);
-        let stranger = merchant.clone();
-        Ok(Self { merchant, wechat, certificate, app, alipay, stranger })
+        let (shop, wechat, alipay) = (RsaKey::generate()?, RsaKey::generate()?, RsaKey::generate()?);
+        Ok(Self {
+            merchant: shop.clone(),
+            app: shop.clone(),
+            // Any valid key will do for a forger.
+            stranger: shop,
+            certificate: alipay.clone(),
+            wechat,
+            alipay,
+        })
     }
 }
 

@@ -13,7 +13,6 @@ mod alipay;
 mod book;
 mod control;
 mod fault;
-mod guard;
 mod keys;
 mod outbox;
 mod overview;
@@ -158,7 +157,7 @@ impl ChinaSandbox {
         let desks: [Arc<dyn Desk>; 2] = [self.0.wechat.clone(), self.0.alipay.clone()];
         let pages = page::router(&desks).merge(control::router(&desks, &self.0.outbox));
         let pages = pages.merge(overview::router(&desks, &self.0.outbox));
-        let guarded = pages.layer(axum::middleware::from_fn(guard::local_only));
+        let guarded = pages.layer(axum::middleware::from_fn(crate::guard::local_only));
         guarded.merge(wechat::router(self.0.wechat.clone())).merge(alipay::router(self.0.alipay.clone()))
     }
 

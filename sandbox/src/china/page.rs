@@ -104,9 +104,9 @@ pub(super) fn frame(vendor: &str, content: &str) -> String {
     format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>Test payment, not {vendor}</title>\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
-         <style>body{{font:16px/1.5 system-ui;max-width:36rem;margin:2rem auto;padding:0 1rem}}\
+         <style>body{{font:16px/1.5 system-ui;max-width:60rem;margin:2rem auto;padding:0 1rem}}\
          .test{{background:#fff3cd;border:1px solid #a07800;padding:.6rem}}dt{{color:#555}}dd{{margin:0 0 .6rem}}\
-         button{{font:inherit;padding:.5rem 1rem}}code,dd{{overflow-wrap:anywhere}}</style></head>\n\
+         button{{font:inherit;padding:.3rem .8rem}}form{{display:inline-block;margin:0 .2rem .2rem 0}}code,dd{{overflow-wrap:anywhere}}</style></head>\n\
          <body><h1>Test payment</h1><p class=\"test\">This is a test double on your own machine. It is not {vendor}, and no \
          money moves, whatever is chosen here.</p>{content}</body></html>\n"
     )

@@ -3,7 +3,7 @@
 use std::sync::{Arc, atomic::Ordering};
 
 use serde_json::{Map, Value, json};
-use tenantry_domain::Millis;
+use tenantry_domain::{Clock as _, Millis};
 
 use super::{
     StripeSandbox, calendar, checkout, checkout_payment, disputes,
@@ -17,7 +17,7 @@ use super::{
     settings::{Card, Fault, Payer, Settings},
     state::State,
 };
-use crate::TurnableClock;
+use crate::AheadClock;
 
 impl StripeSandbox {
     /// The clock's time in seconds since the epoch, once everything is done that was due by then.
@@ -241,7 +241,7 @@ impl StripeSandbox {
     ///
     /// # Errors
     /// When `saved` is nothing that was written so.
-    pub fn restored(clock: Arc<dyn TurnableClock>, settings: Settings, saved: &str) -> Result<Self, serde_json::Error> {
+    pub fn restored(clock: Arc<AheadClock>, settings: Settings, saved: &str) -> Result<Self, serde_json::Error> {
         Ok(Self::with_state(clock, settings, serde_json::from_str(saved)?))
     }
 

@@ -10,6 +10,7 @@ use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
 };
+use tenantry_domain::Clock as _;
 use tokio::sync::watch;
 
 use super::{
@@ -21,6 +22,8 @@ use super::{
 const DELAYS: [i64; 9] = [1_000, 5_000, 15_000, 60_000, 300_000, 1_800_000, 7_200_000, 28_800_000, 86_400_000];
 /// How long an endpoint may take.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// How long it may take once the double is to stop.
+const LAST_PATIENCE: Duration = Duration::from_secs(2);
 /// How often the clock is looked at.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -39,7 +42,15 @@ impl StripeSandbox {
         let url = self.lock().settings.webhook_url.clone();
         while !*stop.borrow() {
             while let Some((url, delivery)) = url.as_ref().and_then(|url| Some((url, self.next_due()?))) {
-                if post(&http, url, delivery.clone()).await {
+                let patience = async {
+                    let _ = stop.wait_for(|stop| *stop).await;
+                    tokio::time::sleep(LAST_PATIENCE).await;
+                };
+                let taken = tokio::select! {
+                    taken = post(&http, url, delivery.clone()) => taken,
+                    () = patience => false,
+                };
+                if taken {
                     self.acknowledge(&delivery);
                 } else {
                     self.put_back(&delivery);

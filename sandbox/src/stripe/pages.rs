@@ -2,12 +2,11 @@
 
 use axum::{
     Router,
-    extract::{Path, Request, State as Extract},
-    middleware::Next,
+    extract::{Path, State as Extract},
     response::{Html, IntoResponse, Redirect, Response},
     routing::get,
 };
-use http::{Method, StatusCode, header};
+use http::{StatusCode, header};
 use serde_json::Value;
 
 use super::{
@@ -139,16 +138,6 @@ fn show_checkout(stripe: &StripeSandbox, id: &str, wrong: Option<&StripeError>) 
     body += &button("abandon", "Abandon");
     body += "</form>";
     document(StatusCode::OK, "Checkout", &body)
-}
-
-/// Refuses clicks that another site's page makes for whoever has it open: browsers say where a request comes from.
-/// <https://www.w3.org/TR/fetch-metadata/>
-pub(super) async fn own_clicks(request: Request, next: Next) -> Response {
-    let from = request.headers().get("sec-fetch-site").map(|from| from.to_str().unwrap_or_default());
-    if request.method() == Method::POST && !from.is_none_or(|from| ["same-origin", "none"].contains(&from)) {
-        return refusal(&StripeError::invalid("Another site asked for this").status(StatusCode::FORBIDDEN));
-    }
-    next.run(request).await
 }
 
 /// What a form of a page sent.

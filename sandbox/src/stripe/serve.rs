@@ -5,7 +5,7 @@ use std::{io, net::Ipv4Addr, ops::Deref, sync::Arc};
 use tokio::{net::TcpListener, task::JoinHandle};
 
 use super::{Settings, StripeSandbox};
-use crate::TurnableClock;
+use crate::AheadClock;
 
 /// A [`StripeSandbox`] that listens, until this is dropped.
 pub struct Sandbox {
@@ -24,7 +24,7 @@ impl StripeSandbox {
     ///
     /// # Errors
     /// When there is no free port.
-    pub async fn start(clock: Arc<dyn TurnableClock>, settings: Settings) -> io::Result<Sandbox> {
+    pub async fn start(clock: Arc<AheadClock>, settings: Settings) -> io::Result<Sandbox> {
         Self::new(clock, settings).serve().await
     }
 

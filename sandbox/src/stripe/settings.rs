@@ -19,6 +19,9 @@ pub struct Settings {
     pub webhook_url: Option<String>,
     /// Where people reach the double's pages, without a slash at the end.
     pub public_url: String,
+    /// Stands in every id after its prefix. Ids are counted from one, so whoever remembers what an account told that is
+    /// lost gives the next another space, or their ids meet.
+    pub id_space: String,
     /// Days from an attempt to collect an invoice to the next. <https://docs.stripe.com/billing/revenue-recovery/smart-retries>
     pub retry_days: Vec<i64>,
     /// What becomes of the subscription when the last attempt has failed.
@@ -32,6 +35,7 @@ impl Default for Settings {
             webhook_secret: "whsec_sandbox".to_owned(),
             webhook_url: None,
             public_url: String::new(),
+            id_space: String::new(),
             retry_days: vec![3, 5, 7],
             after_retries: AfterRetries::Cancel,
         }

@@ -58,7 +58,7 @@ impl State {
     /// A new id: a counter, so that the same calls make the same ids.
     pub(super) fn id(&mut self, prefix: &str) -> String {
         self.ids += 1;
-        format!("{prefix}{:08}", self.ids)
+        format!("{prefix}{}{:08}", self.settings.id_space, self.ids)
     }
 
     /// How many ids were given out: nothing happens without an event, which takes one.

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use aws_lc_rs::{
+    encoding::AsDer as _,
     rand::SystemRandom,
-    rsa::KeyPair,
+    rsa::{KeyPair, KeySize},
     signature::{RSA_PKCS1_SHA256, UnparsedPublicKey},
 };
 use data_encoding::BASE64;
@@ -21,6 +22,11 @@ use crate::{
 fn der(pem: &str) -> Vec<u8> {
     let lines: String = pem.lines().filter(|line| !line.starts_with("-----")).collect();
     BASE64.decode(lines.as_bytes()).unwrap()
+}
+
+/// A good key that nobody knows.
+fn strangers_key() -> String {
+    BASE64.encode(KeyPair::generate(KeySize::Rsa2048).unwrap().as_der().unwrap().as_ref())
 }
 
 fn sign(pem: &str, text: &str) -> String {
@@ -116,7 +122,7 @@ async fn wechat_believes_the_merchant_alone() {
     let serial = Wire { serial: "00".to_owned(), ..wire() };
     let scheme = Wire { scheme: "WECHATPAY2-SM2-WITH-SM3", ..wire() };
     let path = Wire { path: "/v3/pay/transactions/native?x=1".to_owned(), ..wire() };
-    let other_key = wire().authorization(&shop.china.alipay().app_key);
+    let other_key = wire().authorization(&strangers_key());
     let altered = body.replace("\"total\":1", "\"total\":2");
     assert_ne!(altered, body);
     let refused = [
@@ -156,6 +162,7 @@ async fn wechat_names_the_parameter_at_fault() {
         ("/out_trade_no", json!("with space"), "PARAM_ERROR"),
         ("/description", json!(""), "PARAM_ERROR"),
         ("/description", json!("长".repeat(128)), "PARAM_ERROR"),
+        ("/description", json!("🎉"), "PARAM_ERROR"),
         ("/notify_url", json!(null), "PARAM_ERROR"),
         ("/notify_url", json!("https://shop.example/?a=1"), "PARAM_ERROR"),
         ("/amount/total", json!(0), "PARAM_ERROR"),
@@ -248,7 +255,7 @@ async fn alipay(shop: &Shop, before: Changes<'_>, after: Changes<'_>) -> Answer 
 async fn alipay_believes_the_app_alone() {
     let shop = Shop::open().await;
     shop.paid(Vendor::Alipay, ORDER).await;
-    let wrong_sign = sign(&shop.china.wechat().merchant_key, "x");
+    let wrong_sign = sign(&shop.china.alipay().app_key, "x");
     let cases: [(Changes<'_>, Changes<'_>, &str); 14] = [
         (&[("app_id", "")], &[], "isv.missing-app-id"),
         (&[("app_id", "9021000000000002")], &[], "isv.invalid-app-id"),

@@ -1,6 +1,6 @@
 //! What WeChat Pay alone does and refuses.
 
-use tenantry_payments::{RefundState, TradeState};
+use tenantry_payments::{PaymentError, RefundState, TradeState};
 use tenantry_sandbox::china::{RefundOutcome, Vendor};
 
 use crate::shop::{MINUTE, ORDER, Shop, code, refund, refund_notice, refused};
@@ -19,6 +19,15 @@ async fn an_order_may_be_created_again_but_not_another_by_its_number() {
     assert_eq!(shop.state(Vendor::WeChat, ORDER).await, TradeState::NotPaid);
     shop.wechat.close(ORDER).await.unwrap();
     assert_eq!(refused(shop.wechat.create(&shop.order(ORDER)).await), "ORDER_CLOSED");
+}
+
+#[tokio::test]
+async fn emoji_are_refused_before_anything_is_sent() {
+    let shop = Shop::open().await;
+    let mut order = shop.order(ORDER);
+    order.description = "Pro 🎉";
+    assert!(matches!(shop.wechat.create(&order).await, Err(PaymentError::Invalid(_))));
+    shop.alipay.create(&order).await.expect("Alipay takes them");
 }
 
 #[tokio::test]

@@ -71,6 +71,9 @@ async fn nobody_pays_with_anothers_card() {
     let other = stage.stripe.find_or_create_customer("org_2", &key("other")).await.unwrap();
     let refused = refusal(charge(&stage, (&other.id, &method), "one").await);
     assert_eq!((refused.status, refused.param.as_deref()), (400, Some("payment_method")));
+    let attach = format!("/v1/payment_methods/{method}/attach");
+    let (status, answer) = stage.post(&attach, &format!("customer={}", other.id)).await;
+    assert_eq!((status, answer["error"]["code"].as_str()), (400, Some("payment_method_unexpected_state")));
 }
 
 #[tokio::test]

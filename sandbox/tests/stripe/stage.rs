@@ -1,12 +1,6 @@
 //! A double, a client of it, and what most tests begin with.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicI64, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use axum::body::Body;
 use http::{Request, Response};
@@ -17,7 +11,7 @@ use tenantry_payments::stripe::{
     Proration, Refusal, Stripe, StripeError, StripeSettings, Subscription, SubscriptionCheckout,
 };
 use tenantry_sandbox::{
-    TurnableClock,
+    AheadClock,
     stripe::{Sandbox, Settings, StripeSandbox},
 };
 use tower::ServiceExt as _;
@@ -27,25 +21,19 @@ pub(crate) const DAY: Millis = 86_400_000;
 pub(crate) const NOON: Millis = 1_795_176_000_000;
 pub(crate) const ORG: &str = "org_1";
 
-/// Stands still until it is turned.
-pub(crate) struct Standing(AtomicI64);
+/// Stands still.
+struct Noon;
 
-impl Clock for Standing {
+impl Clock for Noon {
     fn now(&self) -> Millis {
-        self.0.load(Ordering::SeqCst)
-    }
-}
-
-impl TurnableClock for Standing {
-    fn advance(&self, millis: Millis) {
-        self.0.fetch_add(millis, Ordering::SeqCst);
+        NOON
     }
 }
 
 pub(crate) struct Stage {
     pub(crate) sandbox: Sandbox,
     pub(crate) stripe: Stripe,
-    pub(crate) clock: Arc<Standing>,
+    pub(crate) clock: Arc<AheadClock>,
 }
 
 /// A key of its own for each word.
@@ -59,7 +47,7 @@ impl Stage {
     }
 
     pub(crate) async fn with(settings: Settings) -> Self {
-        let clock = Arc::new(Standing(AtomicI64::new(NOON)));
+        let clock = Arc::new(AheadClock::new(Arc::new(Noon), 0));
         let sandbox = StripeSandbox::start(clock.clone(), settings).await.unwrap();
         let stripe = client(&sandbox, &sandbox.secret_key.clone());
         Self { sandbox, stripe, clock }

@@ -158,6 +158,22 @@ async fn deliveries_go_over_http_and_again_when_they_are_refused() {
 }
 
 #[tokio::test]
+async fn an_endpoint_that_never_answers_holds_nobody_up() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/webhooks/stripe", listener.local_addr().unwrap());
+    let settings = Settings { webhook_url: Some(url), ..Settings::default() };
+    let sandbox = StripeSandbox::start(Arc::new(AheadClock::default()), settings).await.unwrap();
+    let (stop, stopped) = watch::channel(false);
+    let running = tokio::spawn((*sandbox).clone().run(stopped));
+    crate::stage::client(&sandbox, &sandbox.secret_key.clone()).ensure_product("basic", "Basic").await.unwrap();
+    let connection = listener.accept().await.unwrap();
+    stop.send(true).unwrap();
+    tokio::time::timeout(std::time::Duration::from_secs(10), running).await.expect("it stops soon").unwrap();
+    drop(connection);
+    assert_eq!(sandbox.take_events().len(), 1, "nobody took it, so it waits");
+}
+
+#[tokio::test]
 async fn the_operators_page_turns_everything() {
     let stage = Stage::new().await;
     let subscription = stage.subscribed().await;

@@ -285,8 +285,8 @@ impl Commerce {
         self.go_on_refunding(scope, order).await
     }
 
-    /// Calls an order off at the vendor. Where it knows none, that is an end as well: what is paid all the same, by a QR
-    /// code that cannot be called back, is given.
+    /// Calls an order off at the vendor. A QR code of Alipay's that nobody scanned cannot be called back: such an order
+    /// stays open until its time is up.
     pub(crate) async fn close_in_china(
         &self,
         scope: &TenantScope,
@@ -294,6 +294,7 @@ impl Commerce {
         vendor: Vendor,
     ) -> Result<Order, CommerceError> {
         match self.payment(vendor)?.close(order.id.as_str()).await? {
+            Closing::Absent if vendor == Vendor::Alipay && !self.is_over(&order) => Ok(order),
             Closing::Closed | Closing::Absent => {
                 Ok(self.store.order_fact(scope, &order.id, &Fact::Closed).await?.order)
             }

@@ -4,7 +4,7 @@ use tenantry_domain::{Millis, OrgId, ledger::LedgerKind, plans::plan_product_id}
 use tenantry_payments::stripe::{Event, EventObject, Invoice, InvoiceStatus, PaymentRef};
 use tenantry_store::{AccountEvent, NewLedgerRow, TenantScope};
 
-use crate::{Commerce, CommerceError, Mismatch, Planned, nightly::invoice_key, take_back::Purchase};
+use crate::{Commerce, CommerceError, Mismatch, nightly::invoice_key, take_back::Purchase};
 
 /// What came of an event.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -87,18 +87,7 @@ impl Commerce {
                     cancel_at_period_end: subscription.cancel_at_period_end,
                 };
                 self.store.note_account_event(&scope, &noted).await?;
-                let notice = match (&*event.kind, subscription.trial_end, plan, planned) {
-                    ("customer.subscription.trial_will_end", Some(at), ..) => {
-                        Some(Notice::TrialEnding { subscription: subscription.id.clone(), at })
-                    }
-                    // Said of what is left now, and not of what this call changed: the same event may come again.
-                    ("customer.subscription.deleted", _, Some(plan), Some(Planned { plan: now, .. }))
-                        if now != plan.id && plans.larger(&plan.id, &now) == plan.id =>
-                    {
-                        Some(Notice::PlanEnded { plan: plan.id.clone(), now })
-                    }
-                    _ => None,
-                };
+                let notice = self.notice_of_subscription(&scope, event, &subscription.id, plan, planned).await?;
                 Ok(Handled::of(scope, notice.into_iter().collect()))
             }
             EventObject::Invoice(invoice) => self.invoice_event(event, &invoice.id).await,
@@ -132,8 +121,7 @@ impl Commerce {
             if invoice.status == Some(InvoiceStatus::Paid) {
                 self.grant_for_invoice(&scope, &invoice).await?;
             } else if event.kind == "invoice.payment_failed" || event.kind == "invoice.payment_action_required" {
-                let until = invoice.created.saturating_add(self.grace);
-                notices.push(Notice::PaymentFailed { invoice: invoice.id.clone(), until });
+                notices.extend(self.notice_of_late_payment(&scope, &invoice.id, subscription).await?);
             }
         }
         Ok(Handled::of(scope, notices))
@@ -146,10 +134,20 @@ impl Commerce {
             return Ok(());
         };
         let account = self.store.account(scope).await?;
-        let paid_for = account.subscription.as_ref().filter(|s| Some(&s.id) == invoice.subscription.as_ref());
-        let Some(plan) = paid_for.and_then(|subscription| self.store.plans().find(&subscription.plan)) else {
+        let Some(subscribed) = account.subscription.filter(|s| Some(&s.id) == invoice.subscription.as_ref()) else {
             return Ok(());
         };
+        // An invoice that comes late may be for the plan before.
+        let plan = match &line.price {
+            Some(price) if *price != subscribed.price => match self.offer(price).await {
+                Ok(offer) => offer.plan.id,
+                // A price of the past; what is subscribed now is the best that is known.
+                Err(CommerceError::Unknown(_)) => subscribed.plan,
+                Err(error) => return Err(error),
+            },
+            _ => subscribed.plan,
+        };
+        let Some(plan) = self.store.plans().find(&plan) else { return Ok(()) };
         // Invoices of nothing are those of trials; they come with credits as well.
         let months = months(line.period_start, line.period_end);
         let Some(credits) = plan.credits_month.map(|credits| credits.saturating_mul(months)).filter(|n| *n > 0) else {
@@ -166,7 +164,7 @@ impl Commerce {
         // What went back before they were granted was not there to be taken then.
         for payment in self.stripe()?.payments_of_invoice(&invoice.id).await? {
             if let Some(intent) = &payment.payment_intent {
-                self.take_back(scope, &Purchase::of_invoice(&payment), PaymentRef::Intent(intent)).await?;
+                self.take_back(scope, &Purchase::of_invoice(invoice), PaymentRef::Intent(intent)).await?;
             }
         }
         Ok(())
@@ -196,7 +194,8 @@ impl Commerce {
                 let order = self.look(&scope, order).await?;
                 self.take_back_order(&scope, order, &intent).await?;
             } else if let Some(paid) = stripe.invoice_paid_by(&intent.id).await? {
-                self.take_back(&scope, &Purchase::of_invoice(&paid), payment).await?;
+                let invoice = stripe.invoice(&paid.invoice).await?;
+                self.take_back(&scope, &Purchase::of_invoice(&invoice), payment).await?;
             }
         }
         Ok(Handled::of(scope, vec![]))

@@ -30,6 +30,7 @@ impl Commerce {
         let paid = Fact::Paid { payment: payment.to_owned(), at };
         let changed = self.store.order_fact(scope, order, &paid).await?;
         if let Some(before) = changed.before
+            && before.paid.is_none()
             && !before.state().is_open()
         {
             tracing::warn!(org = %scope.org(), %order, state = before.state().name(), "an order was paid after its end");

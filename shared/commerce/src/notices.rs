@@ -1,15 +1,68 @@
-//! Whom to tell what came of an event: the owners, each in their language.
+//! What people are told about an event, and whom: the owners, each in their language.
+//!
+//! What they are told is decided by what is so by now, because events come late, and not by what a call changed, because
+//! they come again.
 
-use tenantry_domain::{roles::Role, secret::sha256_hex};
+use tenantry_domain::{SubscriptionStatus, account::Subscription, plans::Plan, roles::Role, secret::sha256_hex};
+use tenantry_payments::stripe::Event;
 use tenantry_store::{TenantScope, User};
 use tenantry_web::mail::{Content, Language, Mail};
 
-use crate::{Commerce, CommerceError, Handled, Notice};
+use crate::{Commerce, CommerceError, Handled, Notice, Planned};
 
 /// As many members as are read at once.
 const PAGE: u16 = 100;
 
 impl Commerce {
+    /// What should be told about a subscription to `plan`, where `planned` is what the tenant is on now.
+    pub(crate) async fn notice_of_subscription(
+        &self,
+        scope: &TenantScope,
+        event: &Event,
+        id: &str,
+        plan: Option<&Plan>,
+        planned: Option<Planned>,
+    ) -> Result<Option<Notice>, CommerceError> {
+        match (&*event.kind, plan, planned) {
+            ("customer.subscription.trial_will_end", ..) => {
+                let trial = self.subscribed(scope, id, &SubscriptionStatus::Trialing).await?;
+                // Who has canceled knows.
+                let ending = trial.filter(|trial| !trial.cancel_at_period_end).and_then(|trial| trial.trial_end);
+                Ok(ending.map(|at| Notice::TrialEnding { subscription: id.to_owned(), at }))
+            }
+            ("customer.subscription.deleted", Some(plan), Some(Planned { plan: now, .. })) => {
+                let is_smaller = now != plan.id && self.store.plans().larger(&plan.id, &now) == plan.id;
+                Ok(is_smaller.then(|| Notice::PlanEnded { plan: plan.id.clone(), now }))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// What should be told about an invoice that was not paid: nothing of one that began a subscription or a change, which
+    /// do not come about, and nothing once the grace is over.
+    pub(crate) async fn notice_of_late_payment(
+        &self,
+        scope: &TenantScope,
+        invoice: &str,
+        subscription: &str,
+    ) -> Result<Option<Notice>, CommerceError> {
+        let late = self.subscribed(scope, subscription, &SubscriptionStatus::PastDue).await?;
+        let until = late.and_then(|late| late.standing.past_due_since).map(|since| since.saturating_add(self.grace));
+        let until = until.filter(|until| *until > self.store.now());
+        Ok(until.map(|until| Notice::PaymentFailed { invoice: invoice.to_owned(), until }))
+    }
+
+    /// The subscription `id`, if it is the one that counts and has this status.
+    async fn subscribed(
+        &self,
+        scope: &TenantScope,
+        id: &str,
+        status: &SubscriptionStatus,
+    ) -> Result<Option<Subscription>, CommerceError> {
+        let known = self.store.account(scope).await?.subscription;
+        Ok(known.filter(|known| known.id == id && known.standing.status == *status))
+    }
+
     /// The mails that the event `event` calls for. They have the same ids whenever it is asked, so the mailer sends each
     /// once, however often they are ordered.
     ///

@@ -1,13 +1,16 @@
 //! Orders that nobody told the end of: looked at until they have one.
 
 use tenantry_domain::{
-    OrderId,
+    Millis, OrderId,
     orders::{Order, Provider},
 };
 use tenantry_payments::Vendor;
 use tenantry_store::{Store, TenantScope, TimeIsUp};
 
 use crate::{Commerce, CommerceError, top_up::method_of};
+
+/// How far a vendor's clock may be from ours.
+const CLOCKS_DIFFER: Millis = 60_000;
 
 /// What a walk over orders came to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -58,7 +61,8 @@ impl Commerce {
         }
     }
 
-    /// Calls an order off that was not paid. What is paid all the same is given.
+    /// Calls an order off that was not paid. What is paid all the same is given. One whose payment is on its way, or cannot
+    /// be called back, stays open.
     ///
     /// # Errors
     /// [`CommerceError`].
@@ -75,6 +79,11 @@ impl Commerce {
         }
     }
 
+    /// Whether the payer's time is up, by the vendor's clock as well.
+    pub(crate) fn is_over(&self, order: &Order) -> bool {
+        order.expires_at + CLOCKS_DIFFER <= self.store.now()
+    }
+
     /// Does whatever is left to do about an order. Returns whether that changed it.
     ///
     /// # Errors
@@ -82,7 +91,7 @@ impl Commerce {
     pub async fn reconcile_order(&self, scope: &TenantScope, order: &OrderId) -> Result<bool, CommerceError> {
         let before = self.order(scope, order).await?;
         let mut order = self.look(scope, before.clone()).await?;
-        if order.state().is_open() && order.expires_at <= self.store.now() {
+        if order.state().is_open() && self.is_over(&order) {
             order = self.close(scope, order).await?;
         }
         if order.refund.is_some() {

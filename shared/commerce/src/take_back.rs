@@ -5,7 +5,7 @@ use tenantry_domain::{
     orders::{Fact, Order},
     plans::pro_rata,
 };
-use tenantry_payments::stripe::{Dispute, InvoicePayment, PaymentIntent, PaymentRef};
+use tenantry_payments::stripe::{Dispute, Invoice, PaymentIntent, PaymentRef};
 use tenantry_store::{NewLedgerRow, TenantScope};
 
 use crate::{Commerce, CommerceError, goods::given, nightly::invoice_key};
@@ -22,11 +22,11 @@ pub(crate) struct Purchase {
 
 impl Purchase {
     /// What came with an invoice.
-    pub(crate) fn of_invoice(payment: &InvoicePayment) -> Self {
+    pub(crate) fn of_invoice(invoice: &Invoice) -> Self {
         Self {
-            granted: invoice_key(&payment.invoice),
-            reference: payment.invoice.clone(),
-            paid: payment.amount_paid.unwrap_or(payment.amount_requested).unsigned_abs(),
+            granted: invoice_key(&invoice.id),
+            reference: invoice.id.clone(),
+            paid: invoice.amount_paid.unsigned_abs(),
         }
     }
 }

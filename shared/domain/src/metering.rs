@@ -306,6 +306,27 @@ pub enum Refusal {
     },
 }
 
+/// How a counted resource stands in a period.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Level {
+    /// The period's allowance.
+    pub limit: u64,
+    /// What was charged.
+    pub used: u64,
+    /// What requests in flight hold.
+    pub held: u64,
+    /// What is left for further requests.
+    pub left: u64,
+}
+
+impl Level {
+    /// `used` in percent of `limit`, to one decimal; nothing of nothing is used up.
+    #[must_use]
+    pub fn percent(&self) -> f64 {
+        if self.limit == 0 { 100.0 } else { (self.used as f64 * 1000.0 / self.limit as f64).round() / 10.0 }
+    }
+}
+
 impl Meter {
     /// A new tenant's meter: the plan's allowances, no credits, no history.
     #[must_use]
@@ -355,6 +376,16 @@ impl Meter {
             .fold(Amounts::NONE, |sum, hold| sum.plus(&hold.taken()))
     }
 
+    /// How a resource stands; `None` for one that is unlimited, which nothing counts down.
+    #[must_use]
+    pub fn level(&self, resource: Resource) -> Option<Level> {
+        let (Limit::Of(limit), Limit::Of(left)) = (self.given.get(resource), self.left.get(resource)) else {
+            return None;
+        };
+        let held = self.held().get(resource);
+        Some(Level { limit, used: limit.saturating_sub(left).saturating_sub(held), held, left })
+    }
+
     /// Micro-credits that requests in flight hold.
     #[must_use]
     pub fn credits_held(&self) -> u64 {
@@ -382,6 +413,12 @@ mod tests {
     use super::*;
 
     const RATE: Rate = Rate { interval: 6_000, burst: 54_000 };
+
+    #[test]
+    fn percents_have_one_decimal_and_nothing_of_nothing_is_used_up() {
+        let percent = |used, limit| Level { limit, used, held: 0, left: limit - used }.percent();
+        assert_eq!((percent(0, 0), percent(1, 3), percent(2, 2)), (100.0, 33.3, 100.0));
+    }
 
     #[test]
     fn a_quiet_tenant_may_send_its_burst_at_once_and_then_one_per_interval() {

@@ -4,9 +4,14 @@
 //! At Stripe a plan is the product [`plan_product_id`], with a price for each [`Interval`] that it is sold by, whose lookup
 //! key is [`plan_price_key`]. So no ids of Stripe's need to be configured, and a price that changes keeps its key.
 
+mod packages;
+
 use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize};
+
+use packages::{LARGEST_CREDITS, are_prices, is_name, is_word};
+pub use packages::{Package, PackagePrice, credits_back, pro_rata};
 
 use crate::metering::{Allowances, Rate, Resource};
 
@@ -124,6 +129,8 @@ pub struct Plan {
     pub price: PlanPrice,
     /// Micro-credits that come with each month that is paid for by subscription, and end with it.
     pub credits_month: Option<u64>,
+    /// Days of trial of a tenant's first subscription; none when absent.
+    pub trial_days: Option<u32>,
 }
 
 /// How often a subscription is paid.
@@ -170,46 +177,6 @@ pub fn plan_product_id(plan: &str) -> String {
 #[must_use]
 pub fn plan_price_key(plan: &str, interval: Interval) -> String {
     format!("{plan}_usd_{}", interval.name())
-}
-
-/// Prices of a package in minor units; absent where it is not sold in that currency.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct PackagePrice {
-    /// US cents.
-    pub usd: Option<u64>,
-    /// Fen.
-    pub cny: Option<u64>,
-}
-
-/// Credits that are bought once.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Package {
-    /// Stable word, `small`.
-    pub id: String,
-    /// Name for people, also on the vendor's page.
-    pub name: String,
-    /// Micro-credits.
-    pub credits: u64,
-    /// How long after the payment they can be used; for ever when absent.
-    pub expires_after_days: Option<u32>,
-    /// What it costs.
-    pub price: PackagePrice,
-}
-
-/// The part of `credits` that is taken back when `refunded` of the `amount` that they cost went back, all refunds
-/// together. Rounded down, in the customer's favour; all of the money is all of the credits, more is not more.
-#[must_use]
-pub fn credits_back(credits: u64, amount: u64, refunded: u64) -> u64 {
-    pro_rata(credits, amount, refunded)
-}
-
-/// `part` of `all`, as a part of `whole`, rounded down. Nothing of what cost nothing.
-#[must_use]
-pub fn pro_rata(whole: u64, all: u64, part: u64) -> u64 {
-    let share = (u128::from(whole) * u128::from(part.min(all))).checked_div(u128::from(all)).unwrap_or(0);
-    u64::try_from(share).unwrap_or(whole)
 }
 
 impl Plan {
@@ -281,27 +248,6 @@ pub enum PlansError {
     Empty,
 }
 
-/// 1,000,000 dollars or yuan, and far from where sums overflow.
-const LARGEST_PRICE: u64 = 100_000_000;
-
-/// A hundred thousand million credits; sums of them stay far below 2^63 micro-credits.
-const LARGEST_CREDITS: u64 = 100_000_000_000_000_000;
-
-fn is_word(id: &str) -> bool {
-    let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '-';
-    !id.is_empty() && id.len() <= 32 && id.chars().all(fits)
-}
-
-fn are_prices(prices: &[Option<u64>]) -> bool {
-    prices.iter().flatten().all(|price| (1..=LARGEST_PRICE).contains(price))
-}
-
-/// Names stand on vendors' pages, whose own rules are: no control characters, no `/`, `=`, `&`.
-fn is_name(name: &str) -> bool {
-    let unfit = |c: char| c.is_control() || matches!(c, '/' | '=' | '&');
-    !name.trim().is_empty() && name.chars().count() <= 100 && !name.contains(unfit)
-}
-
 impl Plan {
     fn check(&self) -> Result<(), &'static str> {
         if !is_word(&self.id) {
@@ -325,26 +271,9 @@ impl Plan {
         if self.credits_month.is_some_and(|credits| credits > LARGEST_CREDITS) {
             return Err("credits_month must be at most 100000000000000000");
         }
-        Ok(())
-    }
-}
-
-impl Package {
-    fn check(&self) -> Result<(), &'static str> {
-        if !is_word(&self.id) {
-            return Err("id must be 1 to 32 lower-case letters, digits, _ or -");
-        }
-        if !is_name(&self.name) {
-            return Err("name must be 1 to 100 characters without /, =, & and control characters");
-        }
-        if !(1..=LARGEST_CREDITS).contains(&self.credits) {
-            return Err("credits must be 1 to 100000000000000000 micro-credits");
-        }
-        if self.expires_after_days.is_some_and(|days| !(1..=36_500).contains(&days)) {
-            return Err("expires_after_days must be 1 to 36500; leave it out where they do not expire");
-        }
-        if !are_prices(&[self.price.usd, self.price.cny]) || self.price == PackagePrice::default() {
-            return Err("price must have usd or cny, or both, of 1 to 100000000 cents or fen");
+        // Stripe's most: <https://docs.stripe.com/api/checkout/sessions/create>.
+        if self.trial_days.is_some_and(|days| !(1..=730).contains(&days)) {
+            return Err("trial_days must be 1 to 730; leave it out where there is no trial");
         }
         Ok(())
     }
@@ -440,21 +369,6 @@ mod tests {
         assert!(plans.version() >= 1 && plans.package("small").is_some() && plans.package("gone").is_none());
         for package in plans.packages() {
             assert!(package.price.usd.is_some() && package.price.cny.is_some(), "{} is sold everywhere", package.id);
-        }
-    }
-
-    #[test]
-    fn what_goes_back_is_the_part_that_was_paid_back() {
-        for (credits, amount, refunded, back) in [
-            (1_000, 300, 0, 0),
-            (1_000, 300, 100, 333),
-            (1_000, 300, 299, 996),
-            (1_000, 300, 300, 1_000),
-            (1_000, 300, 900, 1_000),
-            (1_000, 0, 5, 0),
-            (u64::MAX, u64::MAX, u64::MAX - 1, u64::MAX - 1),
-        ] {
-            assert_eq!(credits_back(credits, amount, refunded), back, "{refunded} of {amount} for {credits}");
         }
     }
 

@@ -32,6 +32,8 @@ pub enum Code {
     EmailNotVerified,
     /// The credits do not cover the price of the request.
     InsufficientCredits,
+    /// The bank declined a payment.
+    PaymentFailed,
     /// The caller may not do this.
     Forbidden,
     /// The plan does not include this.
@@ -79,7 +81,7 @@ impl Code {
         match self {
             Self::InvalidBody | Self::InvalidParameter => StatusCode::BAD_REQUEST,
             Self::Unauthenticated | Self::InvalidApiKey | Self::InvalidCredentials => StatusCode::UNAUTHORIZED,
-            Self::InsufficientCredits => StatusCode::PAYMENT_REQUIRED,
+            Self::InsufficientCredits | Self::PaymentFailed => StatusCode::PAYMENT_REQUIRED,
             Self::Forbidden | Self::UpgradeRequired | Self::EmailNotVerified => StatusCode::FORBIDDEN,
             Self::NotFound | Self::ModelNotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
@@ -106,6 +108,7 @@ impl Code {
             Self::InvalidApiKey => "The API key is not valid",
             Self::InvalidCredentials => "E-mail or password is wrong",
             Self::InsufficientCredits => "Out of credits",
+            Self::PaymentFailed => "The payment failed",
             Self::EmailNotVerified => "The e-mail address is not confirmed",
             Self::InvalidToken => "The token is not good",
             Self::Forbidden => "Not allowed",

@@ -1,5 +1,7 @@
-//! What the SDK tests need of a platform: a port and three organizations.
+//! What the SDK tests need: of a platform a port and three organizations, of the double of Stripe its webhooks.
 
+use axum::{Json, Router, routing::get};
+use tenantry_sandbox::stripe::StripeSandbox;
 use tenantry_tests::platform::Platform;
 use tenantry_tests::upstream::{Upstream, VENDOR_KEY};
 
@@ -33,4 +35,17 @@ impl Stage {
             _platform: platform,
         }
     }
+}
+
+/// Serves the deliveries that wait, each as its signature and its body. Returns where.
+pub(crate) async fn deliveries(sandbox: &StripeSandbox) -> String {
+    let sandbox = sandbox.clone();
+    let take = get(async move || {
+        let taken = sandbox.take_events();
+        Json(taken.iter().map(|it| [it.signature().to_owned(), it.body.clone()]).collect::<Vec<_>>())
+    });
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("a bound port");
+    tokio::spawn(async move { axum::serve(listener, Router::new().route("/", take)).await });
+    format!("http://{address}/")
 }

@@ -17,7 +17,7 @@ use tenantry_payments::{
 };
 use tenantry_quota_reset::{Job, Message, Tally, fan_out, run};
 use tenantry_sandbox::{
-    china,
+    AheadClock, china,
     stripe::{Card, Fault, Sandbox, Settings, StripeSandbox},
 };
 use tenantry_store::Origin;
@@ -59,7 +59,8 @@ impl Stage {
     }
 
     async fn with(more: Vec<(String, String)>, clock: Arc<TestClock>) -> Self {
-        let stripe = StripeSandbox::start(clock.clone(), Settings::default()).await.unwrap();
+        let ahead = Arc::new(AheadClock::new(clock.clone(), 0));
+        let stripe = StripeSandbox::start(ahead, Settings::default()).await.unwrap();
         let env: Vec<_> = env(&stripe).into_iter().chain(more).collect();
         let month = format!("cny_month = 19_900 }}\ncredits_month = {MONTHLY}");
         let setup = Setup::default().plan_change("cny_month = 19_900 }", &month);
@@ -108,7 +109,9 @@ impl Stage {
     }
 
     fn advance(&self, millis: i64) {
-        self.stripe.advance(millis);
+        self.platform.clock().advance(millis);
+        // It does what is due by then.
+        self.stripe.advance(0);
     }
 
     async fn plan(&self) -> String {

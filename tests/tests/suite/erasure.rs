@@ -3,8 +3,14 @@
 use futures_util::future::join_all;
 use http::Method;
 use serde_json::{Value, json};
-use tenantry_domain::{RequestId, secret::sha256_hex, usage::UsageEvent};
+use tenantry_domain::{
+    OrderId, RequestId,
+    orders::{Goods, Provider},
+    secret::sha256_hex,
+    usage::UsageEvent,
+};
 use tenantry_quota_reset::Job;
+use tenantry_store::{AuditActor, NewAudit, NewOrder, Origin};
 use tenantry_tests::{
     accounts::token_in,
     http::{problem, text},
@@ -71,6 +77,18 @@ async fn furnish(platform: &Platform, tenant: &Tenant, token: &str) -> String {
         platform.post("/api/v1/chat/completions", &tenant.api_key, chat.clone()).await.expect(200);
     }
     platform.quiesce().await;
+    let order = NewOrder {
+        id: OrderId::at(platform.store().now()),
+        provider: Provider::Alipay,
+        goods: Goods::Months { plan: "pro".to_owned(), months: 1 },
+        amount: 19_900,
+        currency: "cny".to_owned(),
+        expires_at: platform.store().now() + 900_000,
+        created_by: tenant.user.clone(),
+    };
+    let (actor, origin) = (AuditActor::User(tenant.user.clone()), Origin::default());
+    let audit = NewAudit { action: "order.created", actor, target: None, changes: vec![], origin: &origin };
+    platform.store().create_order(&tenant.scope, &order, &audit).await.unwrap();
     text(&switched, "/refresh_token").to_owned()
 }
 

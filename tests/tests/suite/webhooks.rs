@@ -12,7 +12,10 @@ use http::{HeaderMap, Request};
 use serde_json::Value;
 use tenantry_domain::one_time::{OneTimeToken, Purpose};
 use tenantry_host::dynamodb::Capacity;
-use tenantry_sandbox::stripe::{Sandbox, Settings, SignedDelivery, StripeSandbox};
+use tenantry_sandbox::{
+    AheadClock,
+    stripe::{Sandbox, Settings, SignedDelivery, StripeSandbox},
+};
 use tenantry_store::Origin;
 use tenantry_tests::{
     http::text,
@@ -80,7 +83,8 @@ impl Stage {
     /// `setup` may bring webhook secrets of its own.
     async fn with(setup: Setup) -> Self {
         let (clock, capacity) = (Arc::<TestClock>::default(), Arc::new(Capacity::default()));
-        let stripe = StripeSandbox::start(clock.clone(), Settings::default()).await.unwrap();
+        let ahead = Arc::new(AheadClock::new(clock.clone(), 0));
+        let stripe = StripeSandbox::start(ahead, Settings::default()).await.unwrap();
         let setup = Setup::default()
             .variable("STRIPE_WEBHOOK_SECRETS", &stripe.webhook_secret)
             .variable("STRIPE_SECRET_KEY", &stripe.secret_key)

@@ -1,4 +1,4 @@
-//! Errors in the vendor's shape: <https://pay.weixin.qq.com/doc/v3/merchant/4012081709>.
+//! Errors in the vendor's shape: <https://pay.weixin.qq.com/docs/merchant/development/interface-rules/basic-rules.html>.
 
 use http::StatusCode;
 use serde_json::{Value, json};

@@ -98,7 +98,7 @@ impl WeChat {
         transaction
     }
 
-    /// <https://pay.weixin.qq.com/doc/v3/merchant/4012791906>
+    /// <https://pay.weixin.qq.com/doc/v3/merchant/4012268885>
     fn refund_notice(&self, order: &Order, refund: &Refund) -> Value {
         let mut notice = json!({
             "mchid": self.settings.merchant,

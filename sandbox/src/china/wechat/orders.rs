@@ -79,6 +79,10 @@ impl WeChat {
         }
         let number = fields.number("/out_trade_no", 6, 32, "_-|*")?;
         let description = fields.text("/description", 127)?;
+        // <https://pay.weixin.qq.com/docs/merchant/development/interface-rules/basic-rules.html>
+        if description.chars().any(|c| c.len_utf8() > 3) {
+            return Err(fields.wrong("/description", "仅支持一至三个字节编码的UTF-8字符"));
+        }
         let amount = fields.fen("/amount/total")?;
         if fields.optional("/amount/currency", 16)?.is_some_and(|currency| currency != "CNY") {
             return Err(fields.wrong("/amount/currency", "境内商户号仅支持CNY"));

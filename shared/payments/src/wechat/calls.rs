@@ -29,6 +29,10 @@ impl WeChatPay {
         if order.show != Show::QrCode {
             return Err(PaymentError::Invalid("WeChat Pay shows a QR code here"));
         }
+        // <https://pay.weixin.qq.com/docs/merchant/development/interface-rules/basic-rules.html>
+        if order.description.chars().any(|c| c.len_utf8() > 3) {
+            return Err(PaymentError::Invalid("the description must not hold emoji: WeChat Pay takes none"));
+        }
         let body = json!({
             "appid": self.0.app_id,
             "mchid": self.0.merchant,

@@ -5,6 +5,7 @@ mod caller;
 mod mac;
 mod refresh;
 mod role;
+mod still;
 
 use std::sync::Arc;
 
