@@ -42,7 +42,7 @@ const UNCHECKED: &str = "ReconciliationUnchecked";
 const MISMATCHES: &str = "PaymentMismatches";
 /// The same, repaired.
 const REPAIRED: &str = "PaymentDifferences";
-/// Orders that were due and could not be looked at.
+/// Alarmed upon: orders that were due and could not be looked at, or that were wanted and could not be made.
 const ORDERS_FAILED: &str = "OrdersFailed";
 
 /// A walk ends this long before the function's time does, to send itself on: what is under way then may be waiting for

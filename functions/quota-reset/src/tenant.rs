@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tenantry_commerce::Compared;
+use tenantry_commerce::{CommerceError, Compared};
 use tenantry_domain::OrgId;
 use tenantry_store::{Difference, Erased, Look, Suspicion, TenantScope, TimeIsUp};
 
@@ -27,6 +27,8 @@ pub(crate) enum Visit {
     More,
     /// What was bought was held against what Stripe says.
     Compared(Compared),
+    /// So many things were changed, and nothing could be done about credits that run out.
+    Unwatched(u64),
 }
 
 pub(crate) async fn visit(
@@ -41,8 +43,20 @@ pub(crate) async fn visit(
         Job::Sweep => {
             let due = store.sweep_if_due(scope).await?;
             let planned = due.plan && commerce.entitle(scope).await?.before.is_some();
-            let watched = due.credits && commerce.watch_credits(scope, &*state.mails).await?;
-            Ok(Visit::Done(due.settled as u64 + u64::from(planned) + u64::from(watched)))
+            let done = due.settled as u64 + u64::from(planned);
+            if !due.credits {
+                return Ok(Visit::Done(done));
+            }
+            match commerce.watch_credits(scope, &*state.mails).await {
+                Ok(changed) => Ok(Visit::Done(done + u64::from(changed))),
+                Err(CommerceError::Store(error)) => Err(error.into()),
+                // It is due again with the next sweep. While a vendor is away, it shall not hold up those whom it does not
+                // concern, nor fill the queue.
+                Err(error) => {
+                    tracing::error!(org = %scope.org(), %error, "credits run out, and nothing could be done about it");
+                    Ok(Visit::Unwatched(done))
+                }
+            }
         }
         Job::Erase => {
             if !store.begin_erasure_if_due(scope).await? {
@@ -95,6 +109,7 @@ pub(crate) async fn alone(
     match visit(state, job, &scope, time_is_up).await? {
         Visit::Done(changed) => tally.changed += changed,
         Visit::Compared(compared) => tally.compared(compared),
+        Visit::Unwatched(changed) => tally.unwatched(changed),
         Visit::Suspicious(suspicion) => {
             let again = Message::Tenant { job, tenant: org.clone(), suspicion: Some(suspicion) };
             state.queue.send(&again, LOOK_AGAIN_AFTER).await?;

@@ -36,7 +36,7 @@ pub struct Tally {
     pub repaired: u64,
     /// Differences there that somebody has to look at.
     pub mismatches: u64,
-    /// Orders that were due, and could not be looked at.
+    /// Orders that were due and could not be looked at, or that were wanted and could not be made.
     pub orders_failed: u64,
 }
 
@@ -44,6 +44,11 @@ impl Tally {
     /// Of nothing yet.
     pub(crate) fn of(job: Job) -> Self {
         Self { reconciled: job == Job::Reconcile, payments: job == Job::Payments, ..Self::default() }
+    }
+
+    pub(crate) fn unwatched(&mut self, changed: u64) {
+        self.changed += changed;
+        self.orders_failed += 1;
     }
 
     pub(crate) fn compared(&mut self, compared: Compared) {
@@ -120,6 +125,11 @@ async fn visit_all(
             Ok(Visit::Compared(compared)) => {
                 tally.visited += 1;
                 tally.compared(compared);
+                continue;
+            }
+            Ok(Visit::Unwatched(changed)) => {
+                tally.visited += 1;
+                tally.unwatched(changed);
                 continue;
             }
             Ok(Visit::Suspicious(suspicion)) => {

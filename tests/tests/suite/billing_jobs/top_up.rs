@@ -11,11 +11,11 @@ use tenantry_domain::{
 };
 use tenantry_payments::stripe::{OperationKey, SavedMethodCharge};
 use tenantry_quota_reset::Job;
-use tenantry_sandbox::stripe::Card;
+use tenantry_sandbox::stripe::{Card, Fault};
 use tenantry_store::{AuditActor, NewAudit, NewLedgerRow, NewOrder, Origin};
 use tenantry_tests::jobs::Jobs;
 
-use super::{DAY, HOUR, MONTHLY, Stage};
+use super::{DAY, HOUR, MONTHLY, Stage, clear_faults, sum};
 use crate::webhooks::confirm_address;
 
 const MILLION: u64 = 1_000_000;
@@ -237,6 +237,29 @@ async fn whoever_dies_over_it_is_followed_by_somebody_who_charges_nothing_twice(
         assert_eq!((stage.charges(), stage.state_of(&order).await), (usize::from(charged), state));
         assert_eq!((stage.credits().await, stage.watch().await.on().is_some()), (credits, charged));
     }
+}
+
+#[tokio::test]
+async fn while_stripe_is_away_the_sweep_goes_on_and_comes_again() {
+    let stage = Stage::running_out().await;
+    for _ in 0..9 {
+        stage.stripe.fail_next(Fault::Refused);
+    }
+    let jobs = Jobs::with(stage.commerce.clone());
+    let away = sum(jobs.all(Job::Sweep, false).await);
+    assert_eq!((away.orders_failed, away.changed, jobs.mails().len()), (1, 0, 0));
+    assert_eq!(jobs.waiting(), 0, "it waits for the next sweep");
+    clear_faults(&stage).await;
+    assert_eq!((stage.charges(), stage.watch().await.on().is_some()), (0, true));
+    // The answer to a charge that was made is lost.
+    let (order, _) = stage.begun().await;
+    for _ in 0..3 {
+        stage.stripe.fail_next(Fault::AnswerLost);
+    }
+    assert_eq!(stage.sweep().await.orders_failed, 1);
+    assert_eq!((stage.state_of(&order).await, stage.credits().await), (OrderState::Created, MILLION));
+    assert_eq!(stage.sweep().await.changed, 1);
+    assert_eq!((stage.charges(), stage.credits().await), (1, 11 * MILLION));
 }
 
 #[tokio::test]
