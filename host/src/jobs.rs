@@ -5,10 +5,14 @@ use std::{
     time::Duration,
 };
 
+use tenantry_commerce::Commerce;
 use tenantry_domain::Millis;
 use tenantry_quota_reset::{Job, JobQueue, Message, State, fan_out, run};
 use tenantry_store::Store;
-use tenantry_web::queue::{BoxFuture, QueueError};
+use tenantry_web::{
+    mail::MailQueue,
+    queue::{BoxFuture, QueueError},
+};
 
 /// The jobs that wait, each with the time from which it may be done.
 struct LocalJobs {
@@ -32,9 +36,9 @@ pub(crate) struct Jobs {
 }
 
 impl Jobs {
-    pub(crate) fn new(store: &Store) -> Self {
-        let queue = Arc::new(LocalJobs { store: store.clone(), waiting: Mutex::default() });
-        Self { state: State::new(store.clone(), queue.clone()), queue }
+    pub(crate) fn new(commerce: Commerce, mails: Arc<dyn MailQueue>) -> Self {
+        let queue = Arc::new(LocalJobs { store: commerce.store().clone(), waiting: Mutex::default() });
+        Self { state: State::new(commerce, queue.clone(), mails), queue }
     }
 
     pub(crate) fn now(&self) -> Millis {

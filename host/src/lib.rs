@@ -206,8 +206,8 @@ impl Platform {
             None => env,
         };
         let mails = Mails::open(data_dir.as_deref(), &env, &store, clock.clone())?;
-        let jobs = Jobs::new(&store);
         let commerce = Commerce::from_env(&env, store.clone())?;
+        let jobs = Jobs::new(commerce.clone(), Arc::new(mails.queue().clone()));
         if site.is_some() && stripe.is_some() {
             // At Stripe itself the deployer does that, once: docs/payments.md.
             commerce.put_up_for_sale().await.map_err(|error| HostError::Sale(error.to_string()))?;

@@ -27,6 +27,7 @@ pub(crate) async fn run(jobs: Jobs, engine: Embedded, mut stop: watch::Receiver<
         }
         if std::mem::replace(&mut today, day(now)) != day(now) {
             jobs.run(Job::Reconcile).await;
+            jobs.run(Job::Payments).await;
             jobs.run(Job::Erase).await;
         }
         round = round.wrapping_add(1);

@@ -7,10 +7,14 @@ use std::{
 };
 
 use aws_sdk_dynamodb::types::AttributeValue;
+use tenantry_commerce::Commerce;
 use tenantry_domain::{Email, OrgId, UserId};
 use tenantry_quota_reset::{Job, JobQueue, Message, State, Tally, fan_out, run};
 use tenantry_store::{NewUser, Store, TenantScope, User};
-use tenantry_web::queue::{BoxFuture, QueueError};
+use tenantry_web::{
+    mail::{Mail, MailQueue},
+    queue::{BoxFuture, QueueError},
+};
 
 use crate::platform::Platform;
 
@@ -34,14 +38,42 @@ pub struct Jobs {
     /// What the function works on.
     pub state: State,
     inbox: Arc<Inbox>,
+    mails: Arc<Ordered>,
+}
+
+/// The mails that were ordered, each once: the mailer sends one of an id.
+#[derive(Default)]
+pub struct Ordered(Mutex<Vec<Mail>>);
+
+impl MailQueue for Ordered {
+    fn send<'a>(&'a self, mail: &'a Mail) -> BoxFuture<'a, Result<(), QueueError>> {
+        let mut mails = self.0.lock().expect("a lock");
+        if mails.iter().all(|known| known.id != mail.id) {
+            mails.push(mail.clone());
+        }
+        Box::pin(async { Ok(()) })
+    }
 }
 
 impl Jobs {
     /// Over the data of `store`.
     #[must_use]
     pub fn new(store: &Store) -> Self {
+        Self::with(Commerce::new(store.clone()))
+    }
+
+    /// The same with payments.
+    #[must_use]
+    pub fn with(commerce: Commerce) -> Self {
         let inbox = Arc::new(Inbox::default());
-        Self { state: State::new(store.clone(), inbox.clone()), inbox }
+        let mails = Arc::<Ordered>::default();
+        Self { state: State::new(commerce, inbox.clone(), mails.clone()), inbox, mails }
+    }
+
+    /// The mails that were ordered since it was last asked.
+    #[must_use]
+    pub fn mails(&self) -> Vec<Mail> {
+        std::mem::take(&mut *self.mails.0.lock().expect("a lock"))
     }
 
     /// The message that has waited longest.

@@ -56,9 +56,10 @@ pub(crate) fn refused(error: CommerceError, field: &str) -> ApiError {
             tracing::warn!(why, "the payment vendor does not answer");
             later()
         }
-        error @ (CommerceError::Stripe(_) | CommerceError::Payment(_) | CommerceError::Mismatch(_)) => {
-            ApiError::internal(error.to_string())
-        }
+        error @ (CommerceError::Stripe(_)
+        | CommerceError::Payment(_)
+        | CommerceError::Mail(_)
+        | CommerceError::Mismatch(_)) => ApiError::internal(error.to_string()),
     }
 }
 

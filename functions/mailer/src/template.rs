@@ -182,6 +182,17 @@ impl Site {
                 values.push(("now", self::personal(now)));
                 values.push(("link", self.page("billing")));
             }
+            Content::LowBalance { name, organization, credits } => {
+                personal(name);
+                values.push(("organization", self::personal(organization)));
+                values.push(("credits", whole_credits(*credits)));
+                values.push(("link", self.page("billing")));
+            }
+            Content::TopUpFailed { name, organization } => {
+                personal(name);
+                values.push(("organization", self::personal(organization)));
+                values.push(("link", self.page("billing")));
+            }
             Content::Nothing {} => {}
         }
         Ok(values)
@@ -212,6 +223,11 @@ macro_rules! both {
     };
 }
 
+/// Micro-credits for people: two places, rounded down.
+fn whole_credits(micro: u64) -> String {
+    format!("{}.{:02}", micro / 1_000_000, micro % 1_000_000 / 10_000)
+}
+
 const fn template(content: &Content, language: Language) -> (&'static str, &'static str) {
     match (content, language) {
         (Content::Verification { .. }, Language::En) => both!("verification", "en"),
@@ -232,6 +248,10 @@ const fn template(content: &Content, language: Language) -> (&'static str, &'sta
         (Content::TrialEnding { .. }, Language::Zh) => both!("trial_ending", "zh"),
         (Content::PlanEnded { .. }, Language::En) => both!("plan_ended", "en"),
         (Content::PlanEnded { .. }, Language::Zh) => both!("plan_ended", "zh"),
+        (Content::LowBalance { .. }, Language::En) => both!("low_balance", "en"),
+        (Content::LowBalance { .. }, Language::Zh) => both!("low_balance", "zh"),
+        (Content::TopUpFailed { .. }, Language::En) => both!("top_up_failed", "en"),
+        (Content::TopUpFailed { .. }, Language::Zh) => both!("top_up_failed", "zh"),
         // Without a subject it is no letter.
         (Content::Nothing {}, _) => ("", ""),
     }

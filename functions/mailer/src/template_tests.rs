@@ -11,7 +11,7 @@ fn site() -> Site {
     Site::from_env(&env).unwrap()
 }
 
-fn contents(text: &str) -> [Content; 9] {
+fn contents(text: &str) -> [Content; 11] {
     let (name, token, at) = (text.to_owned(), "t0-_ken".to_owned(), 1_795_176_000_000);
     [
         Content::Verification { name: name.clone(), token: token.clone(), valid_minutes: 1440 },
@@ -22,6 +22,8 @@ fn contents(text: &str) -> [Content; 9] {
         Content::AlreadyRegistered { name: name.clone() },
         Content::PaymentFailed { name: name.clone(), organization: name.clone(), until: at },
         Content::TrialEnding { name: name.clone(), organization: name.clone(), at },
+        Content::LowBalance { name: name.clone(), organization: name.clone(), credits: 1_239_999 },
+        Content::TopUpFailed { name: name.clone(), organization: name.clone() },
         Content::PlanEnded { name: name.clone(), organization: name.clone(), plan: name.clone(), now: name },
     ]
 }

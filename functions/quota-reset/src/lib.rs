@@ -1,5 +1,6 @@
 //! Work that is done for every tenant on a schedule: beginning the month (`reset`), settling expired holds
-//! (`sweep`), checking the books (`reconcile`) and erasing what was deleted (`erase`).
+//! (`sweep`, which also ends plans whose time is over and looks after orders), checking the books (`reconcile`), holding
+//! what was bought against what Stripe says (`payments`) and erasing what was deleted (`erase`).
 //!
 //! The schedule's event becomes one message per shard of the register ([`fan_out`]); a shard's message walks its
 //! tenants and, when the time is up, sends itself on with a cursor ([`walk`]). A tenant that needs more, because it
@@ -7,6 +8,7 @@
 //! nobody and, should it go on failing, lies among the dead letters by name. Every job may be done twice, late and at
 //! the same time as itself.
 
+mod events;
 mod message;
 mod tenant;
 mod walk;
@@ -18,10 +20,12 @@ use futures_util::future::try_join_all;
 use lambda_runtime::LambdaEvent;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tenantry_commerce::{Commerce, CommerceError};
 use tenantry_domain::Millis;
 use tenantry_store::{Store, StoreError, TimeIsUp};
 use tenantry_web::{
     config::{self, ConfigError, Env},
+    mail::{MailQueue, SqsMailQueue},
     queue::{self, Failures, QueueError},
     telemetry,
 };
@@ -34,8 +38,16 @@ const DIFFERENCES: &str = "ReconciliationDifferences";
 /// Tenants too large to be checked in one run of the function.
 const UNCHECKED: &str = "ReconciliationUnchecked";
 
-/// A walk ends this long before the function's time does, to send itself on.
-const SPARE: Millis = 10_000;
+/// Alarmed upon: what was bought and what Stripe says did not agree, and nobody but a person can tell what is right.
+const MISMATCHES: &str = "PaymentMismatches";
+/// The same, repaired.
+const REPAIRED: &str = "PaymentDifferences";
+/// Alarmed upon: orders that were due and could not be looked at, or that were wanted and could not be made.
+const ORDERS_FAILED: &str = "OrdersFailed";
+
+/// A walk ends this long before the function's time does, to send itself on: what is under way then may be waiting for
+/// vendors, several times one after the other.
+const SPARE: Millis = 45_000;
 
 /// Why a message is delivered again.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +58,12 @@ pub enum JobError {
     /// What is to be done next could not be queued.
     #[error(transparent)]
     Queue(#[from] QueueError),
+    /// A vendor failed, or what it has and what we have do not agree.
+    #[error(transparent)]
+    Commerce(#[from] CommerceError),
+    /// Events that were not delivered could not be handled either.
+    #[error("{0} events that were not delivered failed")]
+    Events(u64),
     /// So many tenants fail that it is not about them.
     #[error("{0} tenants of one walk failed")]
     ManyFailures(usize),
@@ -61,22 +79,26 @@ pub enum JobError {
 #[derive(Clone)]
 pub struct State {
     store: Store,
+    commerce: Commerce,
     queue: Arc<dyn JobQueue>,
+    mails: Arc<dyn MailQueue>,
 }
 
 impl State {
     /// From parts that were made elsewhere, as `host` does.
     #[must_use]
-    pub fn new(store: Store, queue: Arc<dyn JobQueue>) -> Self {
-        Self { store, queue }
+    pub fn new(commerce: Commerce, queue: Arc<dyn JobQueue>, mails: Arc<dyn MailQueue>) -> Self {
+        Self { store: commerce.store().clone(), commerce, queue, mails }
     }
 
-    /// From `TABLE_NAME` and `JOB_QUEUE_URL`.
+    /// From `TABLE_NAME`, `JOB_QUEUE_URL`, `MAIL_QUEUE_URL` and the variables of the payment vendors that there are.
     ///
     /// # Errors
     /// [`ConfigError`].
     pub fn from_env(env: &Env) -> Result<Self, ConfigError> {
-        Ok(Self::new(config::store(env)?, Arc::new(config::queue(env, "JOB_QUEUE_URL")?)))
+        let commerce = Commerce::from_env(env, config::store(env)?)?;
+        let mails = Arc::new(SqsMailQueue::new(config::queue(env, "MAIL_QUEUE_URL")?));
+        Ok(Self::new(commerce, Arc::new(config::queue(env, "JOB_QUEUE_URL")?), mails))
     }
 }
 
@@ -117,16 +139,29 @@ pub async fn handle(state: &State, event: LambdaEvent<Value>) -> Result<Answer, 
         telemetry::metric(now, DIFFERENCES, tally.differences);
         telemetry::metric(now, UNCHECKED, tally.unchecked);
     }
+    if tally.payments {
+        let now = state.store.now();
+        telemetry::metric(now, REPAIRED, tally.repaired);
+        telemetry::metric(now, MISMATCHES, tally.mismatches);
+    }
+    if tally.orders_failed > 0 {
+        telemetry::metric(state.store.now(), ORDERS_FAILED, tally.orders_failed);
+    }
     queue::answer(failures).map(Answer::Batch).map_err(JobError::Batch)
 }
 
-/// Sends one message per shard. Returns how many.
+/// Sends one message per shard, and one for what Stripe could not deliver. Returns how many.
 ///
 /// # Errors
 /// [`JobError`]; some may have been sent, and sending all again is harmless.
 pub async fn fan_out(state: &State, job: Job) -> Result<u8, JobError> {
     let send = async |shard| state.queue.send(&Message::Shard { job, shard, cursor: None }, Duration::ZERO).await;
     try_join_all((0..Store::shards()).map(send)).await?;
+    if job == Job::Payments && state.commerce.stripe().is_ok() {
+        let since = state.store.now() - events::SINCE;
+        state.queue.send(&Message::Events { job, since, after: None }, Duration::ZERO).await?;
+        return Ok(Store::shards() + 1);
+    }
     Ok(Store::shards())
 }
 
@@ -164,5 +199,6 @@ pub async fn run(state: &State, message: &Message, time_is_up: TimeIsUp<'_>) -> 
             tenant::alone(state, *job, tenant, suspicion.as_ref(), time_is_up).await
         }
         Message::Shard { job, shard, cursor } => walk::walk(state, *job, *shard, cursor.clone(), time_is_up).await,
+        Message::Events { job, since, after } => events::catch_up(state, *job, *since, after.clone(), time_is_up).await,
     }
 }

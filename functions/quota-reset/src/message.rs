@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tenantry_domain::OrgId;
+use tenantry_domain::{Millis, OrgId};
 use tenantry_store::Suspicion;
 use tenantry_web::queue::{BoxFuture, QueueError, SqsQueue};
 
@@ -19,6 +19,8 @@ pub enum Job {
     Reconcile,
     /// Erase organizations that were deleted, once their grace is over.
     Erase,
+    /// Hold what was bought against what Stripe says.
+    Payments,
 }
 
 /// A message of the job queue.
@@ -44,6 +46,16 @@ pub enum Message {
         /// The tenant behind which to begin.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         cursor: Option<OrgId>,
+    },
+    /// For the events that Stripe could not deliver.
+    Events {
+        /// What to do.
+        job: Job,
+        /// From when on.
+        since: Millis,
+        /// The event behind which to begin.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        after: Option<String>,
     },
 }
 
@@ -81,6 +93,10 @@ mod tests {
             (
                 serde_json::json!({"job": "reconcile", "tenant": org}),
                 Message::Tenant { job: Job::Reconcile, tenant: org, suspicion: None },
+            ),
+            (
+                serde_json::json!({"job": "payments", "since": 5, "after": "evt_1"}),
+                Message::Events { job: Job::Payments, since: 5, after: Some("evt_1".to_owned()) },
             ),
         ] {
             assert_eq!(serde_json::to_value(&message).unwrap(), json);

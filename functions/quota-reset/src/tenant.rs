@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use tenantry_commerce::{CommerceError, Compared};
 use tenantry_domain::OrgId;
-use tenantry_store::{Difference, Erased, Look, StoreError, Suspicion, TenantScope, TimeIsUp};
+use tenantry_store::{Difference, Erased, Look, Suspicion, TenantScope, TimeIsUp};
 
 use crate::{Job, JobError, Message, State, Tally};
 
@@ -24,6 +25,10 @@ pub(crate) enum Visit {
     Unfinished,
     /// There is more to do, which goes on in another message.
     More,
+    /// What was bought was held against what Stripe says.
+    Compared(Compared),
+    /// So many things were changed, and nothing could be done about credits that run out.
+    Unwatched(u64),
 }
 
 pub(crate) async fn visit(
@@ -31,16 +36,41 @@ pub(crate) async fn visit(
     job: Job,
     scope: &TenantScope,
     time_is_up: TimeIsUp<'_>,
-) -> Result<Visit, StoreError> {
-    let store = &state.store;
+) -> Result<Visit, JobError> {
+    let (store, commerce) = (&state.store, &state.commerce);
     match job {
-        Job::Reset => store.begin_period(scope).await.map(|begun| Visit::Done(begun.into())),
-        Job::Sweep => store.sweep_if_due(scope).await.map(|settled| Visit::Done(settled as u64)),
-        Job::Erase => Ok(match store.erase_if_due(scope, time_is_up).await? {
-            Erased::NotDue => Visit::Done(0),
-            Erased::All => Visit::Done(1),
-            Erased::Unfinished => Visit::More,
-        }),
+        Job::Reset => Ok(Visit::Done(store.begin_period(scope).await?.into())),
+        Job::Sweep => {
+            let due = store.sweep_if_due(scope).await?;
+            let planned = due.plan && commerce.entitle(scope).await?.before.is_some();
+            let done = due.settled as u64 + u64::from(planned);
+            if !due.credits {
+                return Ok(Visit::Done(done));
+            }
+            match commerce.watch_credits(scope, &*state.mails).await {
+                Ok(changed) => Ok(Visit::Done(done + u64::from(changed))),
+                Err(CommerceError::Store(error)) => Err(error.into()),
+                // It is due again with the next sweep. While a vendor is away, it shall not hold up those whom it does not
+                // concern, nor fill the queue.
+                Err(error) => {
+                    tracing::error!(org = %scope.org(), %error, "credits run out, and nothing could be done about it");
+                    Ok(Visit::Unwatched(done))
+                }
+            }
+        }
+        Job::Erase => {
+            if !store.begin_erasure_if_due(scope).await? {
+                return Ok(Visit::Done(0));
+            }
+            // First of all, and with whatever it takes: afterwards nothing says any more who pays for what.
+            commerce.part(scope).await?;
+            Ok(match store.erase_if_due(scope, time_is_up).await? {
+                Erased::NotDue => Visit::Done(0),
+                Erased::All => Visit::Done(1),
+                Erased::Unfinished => Visit::More,
+            })
+        }
+        Job::Payments => Ok(Visit::Compared(commerce.compare(scope).await?)),
         Job::Reconcile => Ok(match store.look(scope, time_is_up).await? {
             Look::Clean => Visit::Done(0),
             Look::Suspicious(suspicion) => Visit::Suspicious(suspicion),
@@ -57,7 +87,7 @@ pub(crate) async fn alone(
     suspicion: Option<&Suspicion>,
     time_is_up: TimeIsUp<'_>,
 ) -> Result<Tally, JobError> {
-    let mut tally = Tally { visited: 1, reconciled: job == Job::Reconcile, ..Tally::default() };
+    let mut tally = Tally { visited: 1, ..Tally::of(job) };
     let Some(scope) = state.store.tenant(org).await? else {
         tracing::info!(%org, ?job, "the tenant is gone");
         return Ok(tally);
@@ -78,6 +108,8 @@ pub(crate) async fn alone(
     }
     match visit(state, job, &scope, time_is_up).await? {
         Visit::Done(changed) => tally.changed += changed,
+        Visit::Compared(compared) => tally.compared(compared),
+        Visit::Unwatched(changed) => tally.unwatched(changed),
         Visit::Suspicious(suspicion) => {
             let again = Message::Tenant { job, tenant: org.clone(), suspicion: Some(suspicion) };
             state.queue.send(&again, LOOK_AGAIN_AFTER).await?;

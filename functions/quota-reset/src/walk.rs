@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use tenantry_commerce::Compared;
 use tenantry_domain::OrgId;
 use tenantry_store::{TenantScope, TimeIsUp};
 
@@ -21,7 +22,7 @@ const MOST_FAILURES: usize = 50;
 pub struct Tally {
     /// Tenants that were visited.
     pub visited: u64,
-    /// Months begun, holds settled, or organizations erased.
+    /// Months begun, holds, plans and orders settled, or organizations erased.
     pub changed: u64,
     /// Whether books were checked.
     pub reconciled: bool,
@@ -29,15 +30,42 @@ pub struct Tally {
     pub differences: u64,
     /// Tenants whose books were too large to be checked in one go.
     pub unchecked: u64,
+    /// Whether what was bought was held against what Stripe says.
+    pub payments: bool,
+    /// Differences there that were repaired.
+    pub repaired: u64,
+    /// Differences there that somebody has to look at.
+    pub mismatches: u64,
+    /// Orders that were due and could not be looked at, or that were wanted and could not be made.
+    pub orders_failed: u64,
 }
 
 impl Tally {
+    /// Of nothing yet.
+    pub(crate) fn of(job: Job) -> Self {
+        Self { reconciled: job == Job::Reconcile, payments: job == Job::Payments, ..Self::default() }
+    }
+
+    pub(crate) fn unwatched(&mut self, changed: u64) {
+        self.changed += changed;
+        self.orders_failed += 1;
+    }
+
+    pub(crate) fn compared(&mut self, compared: Compared) {
+        self.repaired += compared.repaired;
+        self.mismatches += compared.mismatches;
+    }
+
     pub(crate) fn add(&mut self, more: Self) {
         self.visited += more.visited;
         self.changed += more.changed;
         self.reconciled |= more.reconciled;
         self.differences += more.differences;
         self.unchecked += more.unchecked;
+        self.payments |= more.payments;
+        self.repaired += more.repaired;
+        self.mismatches += more.mismatches;
+        self.orders_failed += more.orders_failed;
     }
 }
 
@@ -48,8 +76,14 @@ pub(crate) async fn walk(
     mut cursor: Option<OrgId>,
     time_is_up: TimeIsUp<'_>,
 ) -> Result<Tally, JobError> {
-    let mut tally = Tally { reconciled: job == Job::Reconcile, ..Tally::default() };
+    let mut tally = Tally::of(job);
     let mut failures = 0;
+    if job == Job::Sweep && cursor.is_none() {
+        // What there is no time for is due five minutes later as well.
+        let swept = state.commerce.sweep_orders(shard, time_is_up).await?;
+        tally.changed += swept.changed;
+        tally.orders_failed += swept.failed;
+    }
     loop {
         let (tenants, more) = state.store.tenants(shard, cursor.as_ref(), AT_ONCE).await?;
         failures += visit_all(state, job, &tenants, time_is_up, &mut tally).await?;
@@ -86,6 +120,16 @@ async fn visit_all(
             Ok(Visit::Done(changed)) => {
                 tally.visited += 1;
                 tally.changed += changed;
+                continue;
+            }
+            Ok(Visit::Compared(compared)) => {
+                tally.visited += 1;
+                tally.compared(compared);
+                continue;
+            }
+            Ok(Visit::Unwatched(changed)) => {
+                tally.visited += 1;
+                tally.unwatched(changed);
                 continue;
             }
             Ok(Visit::Suspicious(suspicion)) => {

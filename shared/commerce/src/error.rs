@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use tenantry_payments::{PaymentError, stripe::StripeError};
 use tenantry_store::StoreError;
+use tenantry_web::queue::QueueError;
 
 /// Why something was not done.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +30,9 @@ pub enum CommerceError {
     /// It cannot be done in the state that things are in; the text is for the caller.
     #[error("{0}")]
     Impossible(&'static str),
+    /// Mails could not be ordered.
+    #[error("{0}")]
+    Mail(#[from] QueueError),
     /// Others wrote at the same time, again and again.
     #[error("too many changes at once")]
     Contention,
@@ -42,7 +46,7 @@ impl CommerceError {
             Self::Store(error) => matches!(error, StoreError::Unavailable(_) | StoreError::Contention),
             Self::Stripe(error) => error.is_transient(),
             Self::Payment(error) => error.is_transient(),
-            Self::Contention => true,
+            Self::Mail(_) | Self::Contention => true,
             Self::NotConfigured(_) | Self::Mismatch(_) | Self::Unknown(_) | Self::Impossible(_) => false,
         }
     }

@@ -4,7 +4,7 @@ use tenantry_domain::{Millis, OrgId, ledger::LedgerKind, plans::plan_product_id}
 use tenantry_payments::stripe::{Event, EventObject, Invoice, InvoiceStatus, PaymentRef};
 use tenantry_store::{AccountEvent, NewLedgerRow, TenantScope};
 
-use crate::{Commerce, CommerceError, Mismatch, take_back::Purchase};
+use crate::{Commerce, CommerceError, Mismatch, nightly::invoice_key, take_back::Purchase};
 
 /// What came of an event.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -40,6 +40,13 @@ pub enum Notice {
         /// When.
         at: Millis,
     },
+    /// Credits run out.
+    LowBalance {
+        /// Micro-credits that are left.
+        credits: u64,
+    },
+    /// Credits were to be bought by themselves, and could not be; it is switched off.
+    TopUpFailed,
     /// A plan ended, and a smaller one is left.
     PlanEnded {
         /// The plan that ended.
@@ -149,7 +156,7 @@ impl Commerce {
         let new = NewLedgerRow {
             kind: LedgerKind::Grant,
             amount: credits,
-            key: &format!("invoice:{}", invoice.id),
+            key: &invoice_key(&invoice.id),
             reference: Some(&invoice.id),
             expires_at: Some(line.period_end),
         };

@@ -12,12 +12,15 @@ mod customers;
 mod error;
 mod events;
 mod goods;
+mod nightly;
 mod notices;
+mod parting;
 mod prices;
 mod reconcile;
 mod refunds;
 mod subscriptions;
 mod take_back;
+mod top_up;
 
 use tenantry_domain::{Millis, OrderId, orders::Order};
 use tenantry_payments::{Payment, Vendor, stripe::Stripe};
@@ -27,9 +30,11 @@ pub use checkout::CheckoutPages;
 pub use china::{Buyer, ChinaOrder, Wanted};
 pub use error::{CommerceError, Mismatch};
 pub use events::{Handled, Notice};
+pub use nightly::{CaughtUp, Compared};
 pub use prices::Offer;
 pub use reconcile::Swept;
 pub use subscriptions::{Change, Planned};
+pub use top_up::{CreditRules, TopUpRule};
 
 /// How long a plan stays when a payment is late, unless the deployer says otherwise.
 pub const DEFAULT_GRACE: Millis = 7 * 24 * 3_600_000;

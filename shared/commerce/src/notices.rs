@@ -103,6 +103,8 @@ impl Commerce {
         match notice {
             Notice::PaymentFailed { until, .. } => Content::PaymentFailed { name, organization, until: *until },
             Notice::TrialEnding { at, .. } => Content::TrialEnding { name, organization, at: *at },
+            Notice::LowBalance { credits } => Content::LowBalance { name, organization, credits: *credits },
+            Notice::TopUpFailed => Content::TopUpFailed { name, organization },
             Notice::PlanEnded { plan, now } => {
                 Content::PlanEnded { name, organization, plan: called(plan), now: called(now) }
             }

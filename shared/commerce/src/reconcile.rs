@@ -7,7 +7,7 @@ use tenantry_domain::{
 use tenantry_payments::Vendor;
 use tenantry_store::{Store, TenantScope, TimeIsUp};
 
-use crate::{Commerce, CommerceError};
+use crate::{Commerce, CommerceError, top_up::method_of};
 
 /// How far a vendor's clock may be from ours.
 const CLOCKS_DIFFER: Millis = 60_000;
@@ -44,6 +44,9 @@ impl Commerce {
         if !order.state().is_open() {
             return self.settle(scope, order).await;
         }
+        if let Some(method) = method_of(&order).map(ToOwned::to_owned) {
+            return self.charge(scope, order, &method).await;
+        }
         match (vendor_of(order.provider), &order.vendor_id) {
             (Some(vendor), _) => {
                 let trade = self.payment(vendor)?.query(order.id.as_str()).await?;
@@ -70,6 +73,8 @@ impl Commerce {
         }
         match vendor_of(order.provider) {
             Some(vendor) => self.close_in_china(scope, order, vendor).await,
+            // It was charged, and the bank has not said yet.
+            None if method_of(&order).is_some() => Ok(order),
             None => self.close_checkout(scope, order).await,
         }
     }

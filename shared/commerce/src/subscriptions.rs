@@ -208,22 +208,6 @@ impl Commerce {
         self.sync_subscription(&changed.id).await?;
         Ok(changed)
     }
-
-    /// Looks at everything that Stripe has of this tenant. Returns how much of it differed.
-    ///
-    /// # Errors
-    /// [`CommerceError`].
-    pub async fn reconcile_subscriptions(&self, scope: &TenantScope) -> Result<u64, CommerceError> {
-        let Some(customer) = self.store.account(scope).await?.customer else { return Ok(0) };
-        let mut differences = 0;
-        for seen in self.stripe()?.subscriptions_of(&customer).await? {
-            let before = self.store.account(scope).await?;
-            self.sync_subscription(&seen.id).await?;
-            let after = self.store.account(scope).await?;
-            differences += u64::from(before.subscription != after.subscription);
-        }
-        Ok(differences)
-    }
 }
 
 fn only_item(seen: &stripe::Subscription) -> Result<&stripe::SubscriptionItem, CommerceError> {

@@ -8,7 +8,7 @@ use tenantry_domain::{
 use tenantry_payments::stripe::{Dispute, Invoice, PaymentIntent, PaymentRef};
 use tenantry_store::{NewLedgerRow, TenantScope};
 
-use crate::{Commerce, CommerceError, goods::given};
+use crate::{Commerce, CommerceError, goods::given, nightly::invoice_key};
 
 /// Credits that a payment brought.
 pub(crate) struct Purchase {
@@ -24,7 +24,7 @@ impl Purchase {
     /// What came with an invoice.
     pub(crate) fn of_invoice(invoice: &Invoice) -> Self {
         Self {
-            granted: format!("invoice:{}", invoice.id),
+            granted: invoice_key(&invoice.id),
             reference: invoice.id.clone(),
             paid: invoice.amount_paid.unsigned_abs(),
         }

@@ -7,6 +7,7 @@ pub mod account;
 pub mod billing;
 pub mod budget;
 pub mod catalogue;
+pub mod credit_watch;
 pub mod email;
 pub mod features;
 pub mod ids;

@@ -37,19 +37,10 @@ impl Store {
     /// # Errors
     /// [`StoreError`](crate::StoreError); a part may have been erased, and the next call goes on.
     pub async fn erase_if_due(&self, scope: &TenantScope, time_is_up: TimeIsUp<'_>) -> Result<Erased> {
+        if !self.begin_erasure_if_due(scope).await? {
+            return Ok(Erased::NotDue);
+        }
         let organization = keys::organization(scope);
-        let mut stored = self.get(&organization, false).await?;
-        if stored.is_none() {
-            // The register may show a tenant of this very moment before a stale read shows its organization.
-            stored = self.get(&organization, true).await?;
-        }
-        // Without the organization an erasure was cut off before its last step.
-        if let Some(stored) = stored {
-            let due = Reader(&stored).optional_number::<i64>(DELETES_AT)?.is_some_and(|at| at <= self.now());
-            if !due || !self.begin_erasure(&organization).await? {
-                return Ok(Erased::NotDue);
-            }
-        }
         let pk = keys::tenant(scope);
         loop {
             // Always from the start: what was deleted is gone.
@@ -71,6 +62,24 @@ impl Store {
         self.erase_rows([Ok(keys::registered(scope.org()))]).await?;
         tracing::info!(org = %scope.org(), "a deleted organization was erased");
         Ok(Erased::All)
+    }
+
+    /// Whether the tenant is to be erased now. If so, nobody can bring it back from here on; what has to be done elsewhere
+    /// before its data go can be done now.
+    ///
+    /// # Errors
+    /// [`StoreError`](crate::StoreError).
+    pub async fn begin_erasure_if_due(&self, scope: &TenantScope) -> Result<bool> {
+        let organization = keys::organization(scope);
+        let mut stored = self.get(&organization, false).await?;
+        if stored.is_none() {
+            // The register may show a tenant of this very moment before a stale read shows its organization.
+            stored = self.get(&organization, true).await?;
+        }
+        // Without the organization an erasure was cut off before its last step.
+        let Some(stored) = stored else { return Ok(true) };
+        let due = Reader(&stored).optional_number::<i64>(DELETES_AT)?.is_some_and(|at| at <= self.now());
+        Ok(due && self.begin_erasure(&organization).await?)
     }
 
     /// From here on nobody can bring it back. `false` when somebody did.

@@ -15,6 +15,7 @@
 //! | `T#<org>` | `BUDGET#<period>#<key>` | what was used of a key's budget |
 //! | `T#<org>` | `ACCOUNT` | billing account |
 //! | `T#<org>` | `ACCOUNT#<time>#<sha256>` | what happened to what the tenant has bought |
+//! | `T#<org>` | `WATCH` | what is wanted when credits run out |
 //! | `T#<org>` | `LEDGER#<time>#<led>` | change of credits |
 //! | `T#<org>` | `BOOKED#<sha256>` | that a change of credits was booked |
 //! | `T#<org>` | `ORDER#<ord>` | order |
@@ -170,6 +171,10 @@ pub(crate) const ACCOUNT: &str = "ACCOUNT";
 
 pub(crate) fn account(scope: &TenantScope) -> Key {
     Key::new(tenant(scope), ACCOUNT)
+}
+
+pub(crate) fn credit_watch(scope: &TenantScope) -> Key {
+    Key::new(tenant(scope), "WATCH")
 }
 
 pub(crate) const ACCOUNT_EVENT_PREFIX: &str = "ACCOUNT#";

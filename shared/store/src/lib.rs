@@ -8,6 +8,7 @@ mod accounts;
 mod api_keys;
 mod audit;
 mod billing_account;
+mod credit_watch;
 mod db;
 mod devices;
 mod erasure;
@@ -60,6 +61,7 @@ pub use meter::{Admission, Planned, Reservation, SettleOutcome, Terms, WithinBud
 pub use orders::{DueOrder, NewOrder, OrderChanged, RefundOpened};
 pub use organizations::{MemberOf, Membership, Organization, OrganizationChange};
 pub use reconcile::{Difference, Look, Repair, Suspicion, TimeIsUp};
+pub use register::Due;
 pub use scope::TenantScope;
 pub use sessions::{Device, MOST_SESSIONS, Rotation, Session};
 pub use tenant_sessions::{TenantRotation, TenantSession};

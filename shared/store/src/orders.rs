@@ -74,8 +74,17 @@ impl Store {
     /// # Errors
     /// [`StoreError`]; nothing was written then, or everything.
     pub async fn create_order(&self, scope: &TenantScope, new: &NewOrder, audit: &NewAudit<'_>) -> Result<Order> {
+        let order = self.new_order(new);
+        match self.transact(self.order_creation(scope, &order, audit)?).await? {
+            Transacted::Done => Ok(order),
+            // Ids are not made twice.
+            Transacted::Refused(_) => Err(StoreError::Rejected(format!("the order {} exists", order.id))),
+        }
+    }
+
+    pub(crate) fn new_order(&self, new: &NewOrder) -> Order {
         let NewOrder { id, provider, goods, amount, currency, expires_at, created_by } = new.clone();
-        let order = Order {
+        Order {
             id,
             provider,
             goods,
@@ -97,20 +106,25 @@ impl Store {
             refund: None,
             refunds_begun: 0,
             version: 1,
-        };
+        }
+    }
+
+    /// The order, whose it is, that it is due, and the row of the audit log.
+    pub(crate) fn order_creation(
+        &self,
+        scope: &TenantScope,
+        order: &Order,
+        audit: &NewAudit<'_>,
+    ) -> Result<Vec<TransactWriteItem>> {
         let owner = NewItem::at(&keys::order_owner(&order.id)).text("org", scope.org().as_str()).build();
         let mut writes = vec![];
-        for item in [order_item(scope, &order), owner, due_item(scope, &order)] {
+        for item in [order_item(scope, order), owner, due_item(scope, order)] {
             let put = Put::builder().table_name(&*self.table).set_item(Some(item));
             let put = put.condition_expression("attribute_not_exists(pk)");
             writes.push(TransactWriteItem::builder().put(build(put.build())?).build());
         }
         writes.push(self.audit_write(scope, audit)?);
-        match self.transact(writes).await? {
-            Transacted::Done => Ok(order),
-            // Ids are not made twice.
-            Transacted::Refused(_) => Err(StoreError::Rejected(format!("the order {} exists", order.id))),
-        }
+        Ok(writes)
     }
 
     /// An order of the tenant.

@@ -12,6 +12,17 @@ use crate::{
 
 const PREFIX: &str = "T#";
 
+/// What a sweep found at a tenant.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Due {
+    /// Holds and credits that had expired, and were booked.
+    pub settled: usize,
+    /// The plan's time is over: the entitlement is to be looked at again.
+    pub plan: bool,
+    /// Credits are as low, or as high again, as what is watched.
+    pub credits: bool,
+}
+
 impl Store {
     /// How many shards the register has.
     #[must_use]
@@ -61,22 +72,26 @@ impl Store {
         Ok(true)
     }
 
-    /// [`sweep_holds`](Self::sweep_holds) and [`expire_credits`](Self::expire_credits), for half a read unit when there is
-    /// nothing to do.
+    /// [`sweep_holds`](Self::sweep_holds) and [`expire_credits`](Self::expire_credits), and what else the meter says is due,
+    /// for half a read unit when that is nothing.
     ///
     /// # Errors
     /// [`StoreError`](crate::StoreError).
-    pub async fn sweep_if_due(&self, scope: &TenantScope) -> Result<usize> {
+    pub async fn sweep_if_due(&self, scope: &TenantScope) -> Result<Due> {
+        let mut due = Due::default();
         // A hold that a stale read does not show cannot have expired yet: it is seconds old.
         if let Some(stored) = self.get(&keys::meter(scope), false).await? {
             let (now, meter) = (self.now(), crate::meter::read_meter(&stored)?);
+            due.credits = crate::credit_watch::is_due(&stored, &meter)?;
+            due.plan = meter.plan_until.is_some_and(|at| at <= now);
             let expire = meter.credits_expire_at.is_some_and(|at| at <= now);
             if !expire && !meter.holds.values().any(|hold| hold.is_expired(now)) {
-                return Ok(0);
+                return Ok(due);
             }
         }
         // Holds first: what they give back may be what expires.
-        let settled = self.sweep_holds(scope).await?;
-        Ok(settled + usize::from(self.expire_credits(scope).await? > 0))
+        due.settled = self.sweep_holds(scope).await?;
+        due.settled += usize::from(self.expire_credits(scope).await? > 0);
+        Ok(due)
     }
 }

@@ -135,6 +135,22 @@ pub enum Content {
         /// The name of the plan from now on.
         now: String,
     },
+    /// Tells an owner that credits run out.
+    LowBalance {
+        /// What the person is called.
+        name: String,
+        /// The organization's name.
+        organization: String,
+        /// What is left, in micro-credits.
+        credits: u64,
+    },
+    /// Tells an owner that credits could not be bought by themselves, and that this is off now.
+    TopUpFailed {
+        /// What the person is called.
+        name: String,
+        /// The organization's name.
+        organization: String,
+    },
     /// No mail. Ordered where none is due, so that the answer takes as long as where one is, and tells nobody
     /// which it was.
     Nothing {},
@@ -154,6 +170,8 @@ impl Content {
             Self::PaymentFailed { .. } => "payment_failed",
             Self::TrialEnding { .. } => "trial_ending",
             Self::PlanEnded { .. } => "plan_ended",
+            Self::LowBalance { .. } => "low_balance",
+            Self::TopUpFailed { .. } => "top_up_failed",
             Self::Nothing {} => "nothing",
         }
     }

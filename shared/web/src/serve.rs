@@ -128,6 +128,32 @@ where
     run.await.map_err(Fatal::runtime)
 }
 
+/// The same with the secrets laid over the environment; while they cannot be read, events are delivered again.
+///
+/// # Errors
+/// [`Fatal`].
+pub async fn consume_with_secrets<S, E, R, X, B, H>(
+    build: impl Fn(Env) -> B,
+    handle: impl Fn(Arc<S>, LambdaEvent<E>) -> H,
+) -> Result<(), Fatal>
+where
+    B: Future<Output = Result<S, ConfigError>>,
+    H: Future<Output = Result<R, X>>,
+    E: DeserializeOwned,
+    R: Serialize,
+    X: std::fmt::Display,
+{
+    let build = &build;
+    consume(
+        async move |env: Env| {
+            let env = overlay(&env).await.map_err(|error| ConfigError::new("SECRET_IDS", error))?;
+            build(env).await
+        },
+        handle,
+    )
+    .await
+}
+
 fn start() -> Env {
     let env = Env::process();
     telemetry::init(&env, telemetry::Format::Json);

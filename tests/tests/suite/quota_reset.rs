@@ -148,6 +148,7 @@ async fn a_tenant_that_fails_is_tried_alone_and_holds_up_nobody() {
         match message {
             Message::Shard { .. } => drop(run(&jobs.state, &message, &|| false).await.unwrap()),
             Message::Tenant { .. } => alone.push(message),
+            Message::Events { .. } => panic!("{message:?}"),
         }
     }
     let message = Message::Tenant { job: Job::Reset, tenant: scopes[7].org().clone(), suspicion: None };

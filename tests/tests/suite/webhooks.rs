@@ -66,7 +66,7 @@ async fn without_a_trace(platform: &Platform, capacity: &Capacity, send: impl Fu
 }
 
 /// The owner's address is theirs.
-async fn confirm_address(platform: &Platform, tenant: &Tenant) {
+pub(crate) async fn confirm_address(platform: &Platform, tenant: &Tenant) {
     let token = OneTimeToken::for_user(Purpose::VerifyEmail, &tenant.user).unwrap();
     platform.store().put_one_time(&tenant.user, &token, DAY).await.unwrap();
     assert!(platform.store().confirm_address(&tenant.user, &token, &Origin::default()).await.unwrap());

@@ -6,17 +6,19 @@ use stripe_core::{
     dispute::{ListDispute, RetrieveDispute},
     payment_intent::{
         CreatePaymentIntent, CreatePaymentIntentAutomaticPaymentMethods,
-        CreatePaymentIntentAutomaticPaymentMethodsAllowRedirects, CreatePaymentIntentOffSession, RetrievePaymentIntent,
+        CreatePaymentIntentAutomaticPaymentMethodsAllowRedirects, CreatePaymentIntentOffSession, ListPaymentIntent,
+        RetrievePaymentIntent,
     },
     refund::{CreateRefund, CreateRefundReason, ListRefund, RetrieveRefund},
 };
+use stripe_types::RangeQueryTs;
 use tenantry_domain::Millis;
 
 use super::{
     OperationKey, Stripe, StripeError,
     customers::owner,
     prices::currency,
-    wire::{self, Listed, Metadata, path_id, words},
+    wire::{self, Listed, Metadata, path_id, seconds, words},
 };
 
 words! {
@@ -322,6 +324,19 @@ impl Stripe {
     /// [`StripeError`].
     pub async fn payment_intent(&self, id: &str) -> Result<PaymentIntent, StripeError> {
         self.get(RetrievePaymentIntent::new(path_id("intent", id)?)).await
+    }
+
+    /// The payments of a customer since `since`, as they stand now, at most a hundred, newest first.
+    ///
+    /// # Errors
+    /// [`StripeError`]; `Malformed` when there are more, because some would be missing.
+    pub async fn payments_of(&self, customer: &str, since: Millis) -> Result<Vec<PaymentIntent>, StripeError> {
+        let request = ListPaymentIntent::new().customer(customer).created(RangeQueryTs::gte(seconds(since))).limit(100);
+        let listed = self.get::<Listed<PaymentIntent>>(request).await?;
+        if listed.has_more {
+            return Err(StripeError::Malformed("more payments than can be listed".to_owned()));
+        }
+        Ok(listed.data)
     }
 
     /// A charge as it stands now.
