@@ -31,6 +31,7 @@ impl Kind {
             "id" if before("orders") => Some(Self::Order),
             // Everybody's.
             "id" if before("packages") => None,
+            "price_id" => None,
             "organization_id" => Some(Self::Organization),
             "user_id" | "actor" => Some(Self::Member),
             "invite_id" => Some(Self::Invite),
