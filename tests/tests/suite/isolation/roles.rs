@@ -30,7 +30,7 @@ enum Asks {
 
 use Asks::{For, Nothing, Person};
 
-const TABLE: [(&str, Asks); 69] = [
+const TABLE: [(&str, Asks); 71] = [
     ("jwks", Nothing),
     ("register", Nothing),
     ("login", Nothing),
