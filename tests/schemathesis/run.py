@@ -50,7 +50,7 @@ def parse():
     parser = argparse.ArgumentParser()
     parser.add_argument("--binary", type=pathlib.Path, required=True, help="the program of host/")
     parser.add_argument("--folder", type=pathlib.Path, required=True, help="where logs and reports go")
-    parser.add_argument("--examples", type=int, default=30, help="generated requests per operation and caller, at most")
+    parser.add_argument("--examples", type=int, default=20, help="generated requests per operation and caller, at most")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--role", choices=ROLES, help="this caller alone")
     parser.add_argument("--operation", help="this operation alone, as in `GET /api/v1/models`")

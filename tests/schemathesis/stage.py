@@ -1,6 +1,7 @@
 """A platform of a run's own, and the people and things on it whose ids and tokens the requests name."""
 
 import contextlib
+import http.client
 import json
 import os
 import pathlib
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 
 HERE = pathlib.Path(__file__).parent
@@ -85,6 +87,16 @@ class Api:
     def get(self, path: str, credential: str = ""):
         return self.call("GET", f"/api/v1{path}", None, credential)
 
+    def click(self, url: str, action: str) -> None:
+        """A button on a page of a double's."""
+        page = urllib.parse.urlsplit(url)
+        connection = http.client.HTTPConnection(page.netloc, timeout=60)
+        connection.request("POST", page.path, f"action={action}", {"content-type": "application/x-www-form-urlencoded"})
+        # It leads back to the product's site, which is not there.
+        if (status := connection.getresponse().status) != 303:
+            raise Failed(f"{action} on {url} answered {status}")
+        connection.close()
+
     def login(self, person: dict) -> dict:
         return self.post("/auth/login", {"email": person["email"], "password": person["password"]})
 
@@ -113,6 +125,17 @@ def join(api: Api, organization: str, owner: str, person: dict, role: str) -> No
     api.post(f"/organizations/{organization}/members", {"email": person["email"], "role": role}, owner)
     [token] = api.mailed("accept-invite", [person["email"]])
     api.post("/invites/accept", {"token": token}, person["token"])
+
+
+def subscribe(api: Api, owner: str, price: str) -> None:
+    """Subscribes, pays, and waits for Stripe's double to tell."""
+    checkout = api.post("/subscriptions/checkout", {"price_id": price}, owner)
+    api.click(checkout["checkout_url"], "pay")
+    deadline = time.monotonic() + START_SECONDS
+    while api.get("/subscriptions/current", owner)["subscription"] is None:
+        if time.monotonic() > deadline:
+            raise Failed("nobody told of a subscription that was paid")
+        time.sleep(0.02)
 
 
 def several(make) -> list:
@@ -173,6 +196,11 @@ def set_stage(base: str, demo: dict, role: str) -> dict:
     revoked = several(lambda n: api.login(doubles["revoke_session"]))
     for n in range(3):
         api.post("/chat/completions", {"model": "sandbox/echo", "messages": [{"role": "user", "content": f"{n}"}]}, demo["api_key"])
+    plans = {plan["id"]: [price["price_id"] for price in plan["prices"]] for plan in api.get("/subscriptions/plans")["data"]}
+    orders = several(lambda n: api.post("/payments/wechat/create", {"package_id": "small"}, owner)["id"])
+    # One caller has a subscription to change, the others may buy one.
+    if role == "owner":
+        subscribe(api, owner, plans["larger"][0])
     listed = api.get("/auth/sessions?limit=100", revoked[0]["access_token"])["data"]
     return {
         "credential": credentials[role],
@@ -200,5 +228,13 @@ def set_stage(base: str, demo: dict, role: str) -> dict:
             "/auth/verify-email token": api.mailed("verify-email", [other["email"] for other in unconfirmed]),
             "/auth/password/reset token": api.mailed("reset-password", [other["email"] for other in others[:4]]),
             "/invites/accept token": [invitation],
+            "price_id": plans["largest"] + plans["larger"],
+            "/billing/packages/{id}/checkout id": ["small", "medium"],
+            "/payments/orders/{id} id": orders,
+            "package_id": ["small"],
+            "plan": ["larger"],
+            "success_url": ["http://localhost:5173/done"],
+            "cancel_url": ["http://localhost:5173/"],
+            "return_url": ["http://localhost:5173/"],
         },
     }

@@ -100,7 +100,7 @@ pub(crate) struct CancelRequest {
     #[serde(default = "yes")]
     at_period_end: bool,
     /// Why, in the customer's words; kept at Stripe.
-    #[schema(max_length = 500)]
+    #[schema(min_length = 1, max_length = 500, pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$")]
     reason: Option<String>,
 }
 
@@ -226,7 +226,7 @@ pub(crate) async fn upgrade(
     path = "/api/v1/subscriptions/cancel",
     tag = "billing",
     operation_id = "cancel_subscription",
-    request_body = CancelRequest,
+    request_body = Option<CancelRequest>,
     security(("bearer" = [])),
     responses((status = 200, description = "Canceled.", body = ChangedSubscription), BuyRefusals),
 )]

@@ -99,7 +99,7 @@ pub(crate) async fn subscribe(
     path = "/api/v1/subscriptions/portal",
     tag = "billing",
     operation_id = "create_portal",
-    request_body = PortalRequest,
+    request_body = Option<PortalRequest>,
     security(("bearer" = [])),
     responses((status = 200, description = "Send the browser there.", body = PortalAnswer), BuyRefusals),
 )]

@@ -221,7 +221,7 @@ async fn create(
     let wanted = match (&request.package_id, &request.plan, request.months) {
         (Some(package), None, None) => Wanted::Package(package),
         (None, Some(plan), Some(months)) => Wanted::Months { plan, months },
-        _ => return Err(ApiError::invalid("", "give either package_id, or plan and months")),
+        _ => return Err(ApiError::invalid("/package_id", "give either package_id, or plan and months")),
     };
     let order = in_china(state, caller, scope, origin, vendor, wanted, request.return_url.as_deref()).await?;
     Ok((StatusCode::CREATED, Answer(order)))
