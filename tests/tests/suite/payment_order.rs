@@ -31,7 +31,11 @@ fn in_any_order(lead: impl AsyncFnOnce() -> Life) {
     let life = runtime.block_on(lead());
     let reference = runtime.block_on(life.told_at_once());
     let late = runtime.block_on(life.told_afterwards());
-    assert_eq!(late, reference, "all of it told at the end, in order");
+    assert!(
+        late == reference,
+        "all of it told at the end, in order, ended otherwise:\n{}",
+        late.differs_from(&reference)
+    );
 
     let asked = Config::default();
     let seed = match asked.rng_seed {
@@ -46,7 +50,11 @@ fn in_any_order(lead: impl AsyncFnOnce() -> Life) {
         if outcome == reference {
             return Ok(());
         }
-        Err(TestCaseError::fail(format!("it ended otherwise: {:#?}\ninstead of: {:#?}", outcome, reference)))
+        Err(TestCaseError::fail(format!(
+            "it ended otherwise:
+{}",
+            outcome.differs_from(&reference)
+        )))
     });
     match told {
         Ok(()) => {}
@@ -91,7 +99,8 @@ fn between_any_two_writes(lead: impl AsyncFnOnce() -> Life) {
                     let Some(outcome) = life.told_alone(event, Some((write, moment))).await else { continue };
                     fired = true;
                     crashes += 1;
-                    assert_eq!(outcome, whole, "{}: {moment:?} write {write}", life.name(event));
+                    let differs = outcome.differs_from(&whole);
+                    assert!(outcome == whole, "{}, {moment:?} write {write}:\n{differs}", life.name(event));
                 }
                 if !fired {
                     break;

@@ -3,6 +3,7 @@
 //! - numbers of states (`version`), which count how often something was written;
 //! - when an order was paid: its checkout does not say, so it is when we first heard of it, and credits that end some days
 //!   after that end by it;
+//! - which resources were unlimited for a part of the month (`partial`): who is told of a plan when it is over never gave it;
 //! - how what went back was booked: refunds that are seen together are one row of an order's, a dispute that was won before
 //!   anybody looked has no row, and one that was seen has two that cancel each other. What all of them took counts.
 
@@ -44,7 +45,12 @@ impl Outcome {
         let history = store.account_history(scope, 1_000, None).await.unwrap();
         let orders = store.orders(scope, 100, None).await.unwrap();
         assert!(history.next.is_none() && orders.next.is_none());
-        let meter = Meter { plan_version: 0, credits_expire_at: None, ..platform.meter(tenant).await };
+        let meter = Meter {
+            plan_version: 0,
+            credits_expire_at: None,
+            partial: Default::default(),
+            ..platform.meter(tenant).await
+        };
         let ledger = platform.ledger(tenant).await;
         let (mut done, mut claimed, mut left) = (0, vec![], vec![]);
         for row in platform.host().all_items().unwrap() {
@@ -68,6 +74,23 @@ impl Outcome {
             claimed,
             left,
         }
+    }
+}
+
+impl Outcome {
+    /// The lines that are not the same, `+` for those of this one.
+    pub(super) fn differs_from(&self, other: &Self) -> String {
+        let lines = |outcome: &Self| format!("{outcome:#?}").lines().map(str::to_owned).collect::<Vec<_>>();
+        let (ours, mut theirs) = (lines(self), lines(other));
+        let mut told = vec![];
+        for line in ours {
+            match theirs.iter().position(|other| *other == line) {
+                Some(place) => drop(theirs.remove(place)),
+                None => told.push(format!("+{line}")),
+            }
+        }
+        told.extend(theirs.into_iter().map(|line| format!("-{line}")));
+        told.join("\n")
     }
 }
 
