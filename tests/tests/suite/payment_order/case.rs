@@ -97,9 +97,7 @@ impl Life {
 
     /// Tells everything as the case says.
     pub(super) async fn tell(&self, Case(steps): &Case) -> Result<Outcome, String> {
-        let t0 = std::time::Instant::now();
         self.begin().await;
-        let t1 = t0.elapsed();
         let mut again: Vec<Step> = vec![];
         for act in 0..self.acts {
             self.world.go_to(act);
@@ -146,16 +144,7 @@ impl Life {
             }
         }
         self.world.moves_on(None);
-        let t2 = t0.elapsed();
-        let o = Outcome::of(&self.platform, &self.tenant).await;
-        eprintln!(
-            "begin {t1:?} tell {:?} of {} of {} look {:?}",
-            t2 - t1,
-            steps.len(),
-            self.told.len(),
-            t0.elapsed() - t2
-        );
-        Ok(o)
+        Ok(Outcome::of(&self.platform, &self.tenant).await)
     }
 
     /// Tells every event once, in the order in which they happened, in the act that `act` makes of theirs.

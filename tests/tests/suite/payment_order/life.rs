@@ -137,7 +137,28 @@ impl Life {
         stage.ends().await
     }
 
-    /// Tries `team`, pays for it, cancels at once, and subscribes to `pro` later; and is done with that, or stays.
+    /// Buys two packages, has one refunded in two parts, and disputes what is left of it.
+    pub(super) async fn of_a_buyer(dispute: Ending) -> Self {
+        let mut stage = Stage::set().await;
+        let first = stage.buys("small").await;
+        stage.next_act();
+        stage.waits(HOUR);
+        stage.stripe.refund(&first, Some(333)).unwrap();
+        stage.next_act();
+        stage.buys("medium").await;
+        stage.next_act();
+        stage.stripe.refund(&first, Some(200)).unwrap();
+        stage.next_act();
+        let disputed = stage.stripe.open_dispute(&first, Some(467), "fraudulent").unwrap();
+        stage.next_act();
+        stage.waits(5 * DAY);
+        stage.stripe.close_dispute(&disputed, dispute == Ending::Won).unwrap();
+        stage.next_act();
+        stage.ends().await
+    }
+
+    /// Tries `team`, pays for it, cancels at once, and subscribes to `pro` later; and disputes and leaves that as
+    /// well, or stays.
     pub(super) async fn of_a_returner(leaves: bool) -> Self {
         let mut stage = Stage::set().await;
         let trial = stage.subscribes("team", Some(14)).await;
@@ -153,7 +174,10 @@ impl Life {
         stage.next_act();
         if leaves {
             stage.waits(DAY);
+            let disputed = stage.stripe.open_dispute(&stage.newest_charge(), None, "fraudulent").unwrap();
+            stage.next_act();
             stage.cancels(&second).await;
+            stage.stripe.close_dispute(&disputed, false).unwrap();
             stage.next_act();
         }
         stage.ends().await
