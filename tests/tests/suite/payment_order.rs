@@ -15,6 +15,8 @@ mod life;
 mod outcome;
 mod world;
 
+use std::collections::BTreeSet;
+
 use life::{Ending, Life};
 use proptest::test_runner::{Config, RngSeed, TestCaseError, TestError, TestRunner};
 
@@ -137,4 +139,39 @@ fn a_crash_between_any_two_writes_of_a_returner_is_mended() {
 #[test]
 fn a_crash_between_any_two_writes_of_a_buyer_is_mended() {
     between_any_two_writes(|| Life::of_a_buyer(Ending::Won));
+}
+
+/// What was asked for before something happened arrives after it was heard of, and written down.
+fn while_an_older_answer_is_on_its_way(lead: impl AsyncFnOnce() -> Life) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let life = lead().await;
+        let mut all = 0;
+        for event in 0..life.events() {
+            let next = life.told[event].act + 1;
+            // One of each kind is enough: they all lead to the same look.
+            let mut kinds = BTreeSet::new();
+            let later = (0..life.events()).filter(|later| life.told[*later].act == next);
+            for later in later.filter(|later| kinds.insert(&life.told[*later].kind)) {
+                let expected = life.followed(event, later).await;
+                for answer in 0.. {
+                    let Some(outcome) = life.overtaken(event, answer, later).await else { break };
+                    let (name, other, differs) = (life.name(event), life.name(later), outcome.differs_from(&expected));
+                    assert!(outcome == expected, "{name}, at answer {answer} {other}:\n{differs}");
+                    all += 1;
+                }
+            }
+        }
+        assert!(all > life.events() * 3, "{all}");
+    });
+}
+
+#[test]
+fn an_older_answer_undoes_nothing_for_a_returner() {
+    while_an_older_answer_is_on_its_way(|| Life::of_a_returner(true));
+}
+
+#[test]
+fn an_older_answer_undoes_nothing_for_a_subscriber() {
+    while_an_older_answer_is_on_its_way(|| Life::of_a_subscriber(Ending::Lost));
 }

@@ -183,4 +183,38 @@ impl Life {
         }
         Some(Outcome::of(&self.platform, &self.tenant).await)
     }
+
+    /// Tells one event, when it happens, and in the middle of the work on it, at an answer of the vendor that is on its way,
+    /// another one of the next act, to the end. `None` when there are not so many answers.
+    pub(super) async fn overtaken(&self, event: usize, answer: usize, later: usize) -> Option<Outcome> {
+        self.begin().await;
+        let (event, later) = (&self.told[event], &self.told[later]);
+        self.world.go_to(event.act);
+        let (reached, go) = self.world.holds(answer);
+        let first = async {
+            let first = self.workers[0].takes(&event.body, self.clock.now(), None).await;
+            self.world.holds_none();
+            first
+        };
+        let second = async {
+            reached.await.ok()?;
+            self.world.go_to(later.act);
+            let second = self.workers[1].takes(&later.body, self.clock.now(), None).await;
+            go.send(()).unwrap();
+            Some(second)
+        };
+        let (first, second) = tokio::join!(first, second);
+        assert!(first.is_taken() && second?.is_taken(), "{first:?}, {second:?}");
+        Some(Outcome::of(&self.platform, &self.tenant).await)
+    }
+
+    /// Tells both one after the other.
+    pub(super) async fn followed(&self, event: usize, later: usize) -> Outcome {
+        self.begin().await;
+        for event in [&self.told[event], &self.told[later]] {
+            self.world.go_to(event.act);
+            assert!(self.workers[0].takes(&event.body, self.clock.now(), None).await.is_taken());
+        }
+        Outcome::of(&self.platform, &self.tenant).await
+    }
 }

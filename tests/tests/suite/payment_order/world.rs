@@ -17,6 +17,7 @@ use tenantry_sandbox::{
     stripe::{Settings, StripeSandbox},
 };
 use tenantry_tests::platform::TestClock;
+use tokio::sync::oneshot;
 use tower::ServiceExt as _;
 
 /// Stands still where an act ended.
@@ -35,12 +36,21 @@ pub(super) struct Act {
     pub(super) saved: String,
 }
 
+/// An answer that is on its way for as long as somebody wants.
+struct Held {
+    /// After so many others.
+    after: usize,
+    reached: oneshot::Sender<()>,
+    go: oneshot::Receiver<()>,
+}
+
 struct Stage {
     acts: Vec<(Millis, Router)>,
     clock: Arc<TestClock>,
     act: usize,
     /// After so many questions the next act begins.
     moves_on: Option<usize>,
+    held: Option<Held>,
     /// What was answered. Nothing changes within an act, so it would be answered again.
     answers: HashMap<(usize, String), (StatusCode, Bytes)>,
 }
@@ -70,7 +80,7 @@ impl World {
             (act.at, double.router())
         };
         let acts = acts.iter().map(as_it_was).collect();
-        let stage = Stage { acts, clock: clock.clone(), act: 0, moves_on: None, answers: HashMap::new() };
+        let stage = Stage { acts, clock: clock.clone(), act: 0, moves_on: None, held: None, answers: HashMap::new() };
         let stage = Arc::new(Mutex::new(stage));
         let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let base_url = format!("http://{}", listener.local_addr().unwrap());
@@ -98,12 +108,24 @@ impl World {
         let mut stage = lock(&self.stage);
         let at = stage.acts[0].0;
         stage.clock.set(at);
-        (stage.act, stage.moves_on) = (0, None);
+        (stage.act, stage.moves_on, stage.held) = (0, None, None);
     }
 
     /// The next act begins after so many questions, or does not.
     pub(super) fn moves_on(&self, after: Option<usize>) {
         lock(&self.stage).moves_on = after;
+    }
+
+    /// After so many others an answer is held back: who receives is told when, who sends lets it go.
+    pub(super) fn holds(&self, after: usize) -> (oneshot::Receiver<()>, oneshot::Sender<()>) {
+        let ((reached, is_reached), (lets_go, go)) = (oneshot::channel(), oneshot::channel());
+        lock(&self.stage).held = Some(Held { after, reached, go });
+        (is_reached, lets_go)
+    }
+
+    /// No answer is held back any more.
+    pub(super) fn holds_none(&self) {
+        lock(&self.stage).held = None;
     }
 }
 
@@ -136,5 +158,21 @@ async fn answer(State(stage): State<Arc<Mutex<Stage>>>, request: Request<Body>) 
             answered
         }
     };
+    let held = {
+        let mut stage = lock(&stage);
+        match &mut stage.held {
+            Some(Held { after: 0, .. }) => stage.held.take(),
+            Some(held) => {
+                held.after -= 1;
+                None
+            }
+            None => None,
+        }
+    };
+    if let Some(Held { reached, go, .. }) = held
+        && reached.send(()).is_ok()
+    {
+        go.await.ok();
+    }
     Response::builder().status(status).header("content-type", "application/json").body(Body::from(body)).unwrap()
 }
