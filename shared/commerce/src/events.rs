@@ -119,8 +119,8 @@ impl Commerce {
         };
         let mut notices = vec![];
         if let Some(subscription) = &invoice.subscription {
-            self.sync_subscription(subscription).await?;
-            if invoice.status == Some(InvoiceStatus::Paid) {
+            let is_ours = self.sync_subscription(subscription).await?.is_some();
+            if is_ours && invoice.status == Some(InvoiceStatus::Paid) {
                 self.grant_for_invoice(&scope, &invoice).await?;
             } else if event.kind == "invoice.payment_failed" || event.kind == "invoice.payment_action_required" {
                 notices.extend(self.notice_of_late_payment(&scope, &invoice.id, subscription).await?);
@@ -131,25 +131,13 @@ impl Commerce {
 
     /// The credits that come with the plan, for the months that an invoice pays for; once. They end with those months.
     pub(crate) async fn grant_for_invoice(&self, scope: &TenantScope, invoice: &Invoice) -> Result<(), CommerceError> {
-        // What settles the rest of a period gives its credits with the next one.
-        let Some(line) = invoice.lines.iter().find(|line| !line.proration && line.price.is_some()) else {
-            return Ok(());
-        };
-        let account = self.store.account(scope).await?;
-        let Some(subscribed) = account.subscription.filter(|s| Some(&s.id) == invoice.subscription.as_ref()) else {
-            return Ok(());
-        };
-        // An invoice that comes late may be for the plan before.
-        let plan = match &line.price {
-            Some(price) if *price != subscribed.price => match self.offer(price).await {
-                Ok(offer) => offer.plan.id,
-                // A price of the past; what is subscribed now is the best that is known.
-                Err(CommerceError::Unknown(_)) => subscribed.plan,
-                Err(error) => return Err(error),
-            },
-            _ => subscribed.plan,
-        };
-        let Some(plan) = self.store.plans().find(&plan) else { return Ok(()) };
+        // What settles the rest of a period gives its credits with the next one. The invoice itself says for which plan it
+        // is: by the time we hear of it the subscription may be for another, or have ended, or another one counts.
+        let plans = self.store.plans().all();
+        let sold = |product: &str| plans.iter().find(|plan| plan_product_id(&plan.id) == product);
+        let mut lines = invoice.lines.iter().filter(|line| !line.proration);
+        let found = lines.find_map(|line| Some((line, sold(line.product.as_deref()?)?)));
+        let Some((line, plan)) = found else { return Ok(()) };
         // Invoices of nothing are those of trials; they come with credits as well.
         let months = months(line.period_start, line.period_end);
         let Some(credits) = plan.credits_month.map(|credits| credits.saturating_mul(months)).filter(|n| *n > 0) else {

@@ -127,14 +127,15 @@ impl Account {
         Self { prepaid, ..self.clone() }
     }
 
-    /// Whether `seen` says more about the tenant than what is known: the same subscription, or a later one, or one that
-    /// lives where the known one has ended.
+    /// Whether `seen` says more about the tenant than what is known: the same subscription, or one that lives where the
+    /// known one has ended, or the later one of two that live or have ended. Which of them is told of first does not
+    /// matter, also of two that were made in the same second.
     #[must_use]
     pub fn takes(&self, seen: &Subscription) -> bool {
-        self.subscription.as_ref().is_none_or(|known| {
-            let (ended, alive) = (known.standing.status.is_terminal(), !seen.standing.status.is_terminal());
-            known.id == seen.id || (alive && (ended || seen.created_at > known.created_at))
-        })
+        let weight = |subscription: &Subscription| {
+            (!subscription.standing.status.is_terminal(), subscription.created_at, subscription.id.clone())
+        };
+        self.subscription.as_ref().is_none_or(|known| known.id == seen.id || weight(seen) > weight(known))
     }
 }
 
@@ -205,8 +206,15 @@ mod tests {
         assert!(!known.takes(&subscription("b", "pro", "canceled", 11)));
         let ended = account(Some(subscription("a", "pro", "canceled", 10)), None);
         assert!(ended.takes(&subscription("b", "pro", "active", 9)));
-        assert!(!ended.takes(&subscription("b", "pro", "canceled", 11)));
+        assert!(ended.takes(&subscription("b", "pro", "canceled", 11)), "the later one of two that have ended");
+        assert!(!ended.takes(&subscription("b", "pro", "canceled", 9)));
         assert!(account(None, None).takes(&subscription("b", "pro", "canceled", 11)));
+        // Of two that were made in the same second it is the same one, whichever comes first.
+        let other = account(Some(subscription("b", "pro", "active", 10)), None);
+        assert!(
+            known.takes(&subscription("b", "pro", "active", 10))
+                && !other.takes(&subscription("a", "pro", "active", 10))
+        );
     }
 
     #[test]

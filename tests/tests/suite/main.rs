@@ -32,6 +32,7 @@ mod metering;
 mod orders;
 mod passwords;
 mod payment_doubles;
+mod payment_order;
 mod plan_changes;
 mod quota_reset;
 mod reconcile;

@@ -283,7 +283,7 @@ async fn a_subscription_gives_its_plan_and_each_paid_invoice_its_credits() {
             "created": SECOND, "period_start": SECOND, "period_end": SECOND, "livemode": false,
             "lines": {"data": [{
                 "amount": 1_900, "currency": "usd", "period": {"start": SECOND, "end": SECOND + 2_592_000},
-                "pricing": {"price_details": {"price": "price_1"}},
+                "pricing": {"price_details": {"price": "price_1", "product": "tenantry_pro"}},
             }]},
         })
     };

@@ -113,6 +113,7 @@ fn an_invoice_and_what_paid_it() {
     assert_eq!(ours.subscription_metadata[METADATA_ORG], "org_1");
     assert_eq!(ours.status, Some(InvoiceStatus::Unknown("frozen".to_owned())));
     assert_eq!((ours.lines[0].proration, ours.lines[0].price.as_deref()), (false, Some("price_1")));
+    assert_eq!(ours.lines[0].product.as_deref(), Some("prod_1"));
     value["parent"] = Value::Null;
     assert_eq!(answered::<Invoice>(&value).unwrap().subscription, None);
 

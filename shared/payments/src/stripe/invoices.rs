@@ -110,6 +110,8 @@ pub struct InvoiceLine {
     pub proration: bool,
     /// `price_…`
     pub price: Option<String>,
+    /// What the price is for, `prod_…` or a name of ours.
+    pub product: Option<String>,
 }
 
 /// What an invoice was or is to be paid by (<https://docs.stripe.com/api/invoice-payment/object>). It is what leads from
@@ -273,6 +275,8 @@ struct Pricing {
 struct PriceDetails {
     #[serde(deserialize_with = "wire::id")]
     price: String,
+    #[serde(default)]
+    product: Option<String>,
 }
 
 impl From<LineWire> for InvoiceLine {
@@ -282,6 +286,8 @@ impl From<LineWire> for InvoiceLine {
             "invoice_item_details" => parent.invoice_item_details,
             _ => None,
         });
+        let details_of_price = wire.pricing.and_then(|pricing| pricing.price_details);
+        let (price, product) = details_of_price.map(|details| (details.price, details.product)).unzip();
         Self {
             description: wire.description,
             amount: wire.amount,
@@ -289,7 +295,8 @@ impl From<LineWire> for InvoiceLine {
             period_start: wire.period.start,
             period_end: wire.period.end,
             proration: details.is_some_and(|details| details.proration),
-            price: wire.pricing.and_then(|pricing| pricing.price_details).map(|details| details.price),
+            price,
+            product: product.flatten(),
         }
     }
 }
