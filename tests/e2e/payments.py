@@ -19,6 +19,8 @@ from platform_under_test import Failed, Platform, until
 TENANTRY = pathlib.Path("target/debug/tenantry")
 # A page that may be come back to: one of CorsOrigins in samconfig.toml.
 PAGE = "http://localhost:5173/done"
+# The one that the double speaks: API_VERSION of sandbox/src/stripe/settings.rs.
+STRIPE_VERSION = "2026-09-30.endive"
 # Kinds of disguise that the doubles of WeChat Pay and Alipay know, each of which has to be refused.
 FORGERIES = ("wrong_key", "stale", "altered")
 
@@ -47,6 +49,12 @@ class Doubles:
 
     def get(self, address: str) -> dict:
         return json.loads(self.ask(urllib.request.Request(self.at(address)), 200))
+
+    def untold(self) -> list[dict]:
+        """Stripe's events that the webhook has not taken."""
+        address = self.at("/v1/events?delivery_success=false&limit=100")
+        headers = {"authorization": f"Bearer {self.variables['STRIPE_SECRET_KEY']}", "stripe-version": STRIPE_VERSION}
+        return json.loads(self.ask(urllib.request.Request(address, headers=headers), 200))["data"]
 
     def at(self, address: str) -> str:
         return address if address.startswith("http") else self.url + address
@@ -155,7 +163,10 @@ def looked_after(platform: Platform, doubles: Doubles, buyer: dict, subscription
     jobs = platform.outputs["JobQueueUrl"]
     until("all shards visited", lambda: platform.depth(jobs, hidden=True) == 0)
     same(platform.depth(platform.outputs["JobDeadLettersUrl"]), 0)
+    # What was held comes late, and changes nothing any more.
     doubles.post("/_dev/stripe", {"action": "release"})
+    until("Stripe to have told everything", lambda: not doubles.untold())
+    has(platform, buyer["token"], subscription)
 
 
 # ── WeChat Pay and Alipay ────────────────────────────────────────────────────────────────────────────────────────────

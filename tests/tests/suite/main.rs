@@ -36,6 +36,7 @@ mod quota_reset;
 mod reconcile;
 #[cfg(unix)]
 mod restart;
+mod sale;
 mod sessions;
 mod startup;
 mod streaming;
