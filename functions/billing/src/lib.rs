@@ -3,7 +3,7 @@
 //! - [`plans`] and [`packages`] are the shop windows.
 //! - [`checkout`] and [`orders`] sell: pages of Stripe's, QR codes of WeChat Pay and Alipay.
 //! - [`current`] is the subscription at a glance, [`changes`] changes it, [`history`] is what was.
-//! - [`credits`] is the balance and its ledger.
+//! - [`credits`] is the balance and its ledger, [`top_up`] what happens when it runs out.
 //!
 //! What a payment does to a tenant is in the crate `commerce`; here is who may ask for it, and how it is shown. Nothing
 //! that comes back from a vendor's page in the browser is believed: what was paid is told by webhooks, or asked for.
@@ -19,6 +19,7 @@ mod packages;
 mod pages;
 mod plans;
 mod refusals;
+mod top_up;
 
 use axum::{Extension, Router, extract::FromRef};
 use serde::Deserialize;
@@ -123,7 +124,8 @@ pub fn routes() -> OpenApiRouter<State> {
         .routes(routes!(orders::list))
         .routes(routes!(orders::get))
         .routes(routes!(credits::balance))
-        .routes(routes!(credits::ledger));
+        .routes(routes!(credits::ledger))
+        .routes(routes!(top_up::get, top_up::set));
     idempotent(routes)
 }
 

@@ -19,27 +19,34 @@ const FRESH: Millis = 5 * 60_000;
 
 /// Stripe's prices of the plans, as this process last saw them.
 #[derive(Clone, Default)]
-pub(crate) struct Offers(Arc<Mutex<Option<(Millis, Arc<[Offer]>)>>>);
+pub(crate) struct Offers(Arc<Mutex<Option<Seen>>>);
+
+#[derive(Clone)]
+struct Seen {
+    at: Millis,
+    offers: Arc<[Offer]>,
+}
 
 impl Offers {
     /// The prices; the last known ones while Stripe does not answer, none when there never were any.
     pub(crate) async fn get(&self, commerce: &Commerce) -> Arc<[Offer]> {
         let now = commerce.store().now();
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some((at, offers)) = &known
-            && (0..FRESH).contains(&(now - at))
+        if let Some(seen) = &known
+            && (0..FRESH).contains(&(now - seen.at))
         {
-            return Arc::clone(offers);
+            return Arc::clone(&seen.offers);
         }
         match commerce.offers().await {
             Ok(offers) => {
                 let offers: Arc<[Offer]> = offers.into();
-                *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((now, Arc::clone(&offers)));
+                *self.0.lock().unwrap_or_else(PoisonError::into_inner) =
+                    Some(Seen { at: now, offers: Arc::clone(&offers) });
                 offers
             }
             Err(error) => {
                 tracing::warn!(%error, "prices are not known");
-                known.map_or_else(|| [].into(), |(_, offers)| offers)
+                known.map_or_else(|| [].into(), |seen| seen.offers)
             }
         }
     }

@@ -7,7 +7,15 @@ use axum::{
 use http::{HeaderName, HeaderValue, header};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tenantry_domain::{Resource, metering::Meter, roles::Permission, time::rfc3339, usage::UsageEvent};
+use tenantry_domain::{
+    Resource,
+    account::Account,
+    metering::Meter,
+    orders::{Goods, Order},
+    roles::Permission,
+    time::rfc3339,
+    usage::UsageEvent,
+};
 use tenantry_store::{ApiKey, AuditRow, Exported, RollUp};
 use tenantry_web::{ApiError, Caller, Query, cursor::Cursors, json::members};
 use utoipa::IntoParams;
@@ -35,7 +43,7 @@ pub(crate) struct ExportQuery {
 ///
 /// All its data as JSON lines, each an object with a `type`: `organization`, `member`, `invite`, `api_key`,
 /// `tenant_user`, `meter` (what is left of the period), `closing` (what was left of one that ended), `usage_record`,
-/// `usage_roll_up` or `audit_entry`. Secrets and their hashes are left out. A page has up to 500 lines; the next one's
+/// `usage_roll_up`, `billing_account`, `subscription_event`, `ledger_entry`, `order` or `audit_entry`. Secrets and their hashes are left out. A page has up to 500 lines; the next one's
 /// cursor is in `x-next-cursor`. What changes meanwhile may be in it or not.
 #[utoipa::path(
     get,
@@ -117,7 +125,67 @@ fn line(exported: Exported) -> Value {
         Exported::Record(event) => record(event),
         Exported::RollUp(row) => roll_up(&row),
         Exported::Audit(row) => audit_entry(row),
+        Exported::Account(account) => billing_account(account),
+        Exported::AccountEvent(event) => json!({
+            "type": "subscription_event",
+            "id": event.id,
+            "at": rfc3339(event.at),
+            "kind": event.kind,
+            "subscription_id": event.subscription,
+            "status": event.status,
+            "plan": event.plan,
+        }),
+        Exported::Ledger(row) => json!({
+            "type": "ledger_entry",
+            "id": row.id,
+            "at": rfc3339(row.at),
+            "kind": row.kind.name(),
+            "amount": row.amount,
+            "short": row.short,
+            "reference": row.reference,
+            "expires_at": row.expires_at.map(rfc3339),
+        }),
+        Exported::Order(order) => self::order(order),
     }
+}
+
+fn billing_account(account: Account) -> Value {
+    let subscription = account.subscription.map(|subscription| {
+        json!({
+            "id": subscription.id,
+            "status": subscription.standing.status.as_str(),
+            "plan": subscription.plan,
+            "period_start": rfc3339(subscription.period_start),
+            "period_end": rfc3339(subscription.period_end),
+        })
+    });
+    let prepaid = account.prepaid.map(|prepaid| json!({"plan": prepaid.plan, "until": rfc3339(prepaid.until)}));
+    json!({
+        "type": "billing_account",
+        "stripe_customer": account.customer,
+        "subscription": subscription,
+        "prepaid": prepaid,
+    })
+}
+
+fn order(order: Order) -> Value {
+    let goods = match &order.goods {
+        Goods::Package { id, credits, .. } => json!({"package": id, "credits": credits}),
+        Goods::Months { plan, months } => json!({"plan": plan, "months": months}),
+    };
+    json!({
+        "type": "order",
+        "id": order.id,
+        "provider": order.provider.name(),
+        "state": order.state().name(),
+        "goods": goods,
+        "amount": order.amount,
+        "currency": order.currency,
+        "refunded": order.refunded(),
+        "created_at": rfc3339(order.created_at),
+        "paid_at": order.paid.map(|paid| rfc3339(paid.at)),
+        "created_by": order.created_by,
+    })
 }
 
 fn api_key(key: ApiKey) -> Value {

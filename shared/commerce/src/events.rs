@@ -90,6 +90,8 @@ impl Commerce {
                 let notice = self.notice_of_subscription(&scope, event, &subscription.id, plan, planned).await?;
                 Ok(Handled::of(scope, notice.into_iter().collect()))
             }
+            // It cannot be looked at any more, and was a draft.
+            EventObject::Invoice(_) if event.kind == "invoice.deleted" => Ok(Handled::default()),
             EventObject::Invoice(invoice) => self.invoice_event(event, &invoice.id).await,
             EventObject::Charge(charge) => {
                 let intent = charge.payment_intent.as_deref();

@@ -241,7 +241,7 @@ pub(crate) fn read_account(item: &Item) -> Result<Account> {
     })
 }
 
-fn read_event(item: &Item) -> Result<AccountEvent> {
+pub(crate) fn read_event(item: &Item) -> Result<AccountEvent> {
     let reader = Reader(item);
     let owned = |text: Option<&str>| text.map(ToOwned::to_owned);
     Ok(AccountEvent {

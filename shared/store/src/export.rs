@@ -1,17 +1,18 @@
 //! A tenant's data as a whole, page by page, for the tenant to take along. Secrets and their hashes are left out, and
 //! so are rows that only serve the platform's own work.
 
-use tenantry_domain::{metering::Meter, usage::UsageEvent};
+use tenantry_domain::{account::Account, ledger::LedgerRow, metering::Meter, orders::Order, usage::UsageEvent};
 
 use crate::{
-    ApiKey, AuditRow, Invite, Member, Organization, Page, RollUp, Store, TenantScope, TenantUser, api_keys, audit,
+    AccountEvent, ApiKey, AuditRow, Invite, Member, Organization, Page, RollUp, Store, TenantScope, TenantUser,
+    api_keys, audit, billing_account,
     db::Range,
     error::Result,
     invites,
     item::{Item, Reader},
-    keys, members,
+    keys, ledger, members,
     meter::{read_closing, read_meter},
-    organizations, tenant_users, usage,
+    orders, organizations, tenant_users, usage,
 };
 
 /// One thing of a tenant.
@@ -37,6 +38,14 @@ pub enum Exported {
     RollUp(RollUp),
     /// A row of the audit log.
     Audit(AuditRow),
+    /// What was bought that lasts.
+    Account(Account),
+    /// Something that happened to a subscription.
+    AccountEvent(AccountEvent),
+    /// A row of the ledger of credits.
+    Ledger(LedgerRow),
+    /// Something that was ordered.
+    Order(Order),
 }
 
 impl Store {
@@ -70,6 +79,10 @@ fn read_any(item: &Item) -> Result<Option<Exported>> {
         "ROLL" => Exported::RollUp(usage::read_roll_up(item)?),
         "CLOSE" => Exported::Closing(read_closing(item)?),
         "AUDIT" => Exported::Audit(audit::read_audit(item)?),
+        "ACCOUNT" if reader.text(keys::SK)? == keys::ACCOUNT => Exported::Account(billing_account::read_account(item)?),
+        "ACCOUNT" => Exported::AccountEvent(billing_account::read_event(item)?),
+        "LEDGER" => Exported::Ledger(ledger::read_row(item)?),
+        "ORDER" => Exported::Order(orders::read_order(item)?),
         // Places of invited addresses, answers that are kept to be repeated, and the like.
         _ => return Ok(None),
     }))

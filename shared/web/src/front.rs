@@ -57,7 +57,7 @@ const EXPOSED_HEADERS: [HeaderName; 14] = [
     HeaderName::from_static("x-should-retry"),
 ];
 
-const METHODS: [Method; 4] = [Method::GET, Method::POST, Method::PATCH, Method::DELETE];
+const METHODS: [Method; 5] = [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
 
 /// Headers of every answer that has none of its own. An answer is data: nothing in it is to be run, framed or
 /// drawn into a page of another origin. That does not touch CORS, where the page reads the data itself.

@@ -115,7 +115,8 @@ async fn a_client_that_leaves_while_it_is_being_admitted_leaves_no_hold() {
     platform.quiesce().await;
     let records = platform.books(&tenant).await;
     assert_eq!(records.len(), 1);
-    assert_eq!((records[0].status, records[0].tokens.completion), (Status::ClientClosed, 0));
+    // Nothing, or the little that the vendor had said by the time that the client was gone.
+    assert_eq!(records[0].status, Status::ClientClosed);
     assert!(records[0].charged.get(Resource::LlmTokens) < 50, "{:?}", records[0]);
 }
 

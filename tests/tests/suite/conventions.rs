@@ -432,7 +432,7 @@ async fn pages_of_configured_origins_may_call_and_no_others() {
     for origin in [PAGE, "http://localhost:3000"] {
         let allowed = platform.send(preflight("/api/v1/chat/completions", origin)).await.expect(200);
         assert_eq!(allowed.header("access-control-allow-origin"), origin);
-        assert_eq!(list(allowed.header("access-control-allow-methods")), ["GET", "POST", "PATCH", "DELETE"]);
+        assert_eq!(list(allowed.header("access-control-allow-methods")), ["GET", "POST", "PUT", "PATCH", "DELETE"]);
         for header in ["authorization", "idempotency-key", "if-match", "x-api-key", "x-stainless-retry-count"] {
             assert!(list(allowed.header("access-control-allow-headers")).contains(&header), "{header}");
         }

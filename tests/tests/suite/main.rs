@@ -14,6 +14,7 @@ mod adversity;
 mod api_keys;
 mod audit;
 mod auth;
+mod billing;
 mod billing_jobs;
 mod conventions;
 mod costs;

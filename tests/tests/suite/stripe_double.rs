@@ -72,6 +72,8 @@ async fn the_double_remembers_what_the_platform_remembers() {
     let folder = Folder::new();
     let host = Host::start(options(&folder)).await.unwrap();
     let sandbox = host.stripe_sandbox().unwrap();
+    // What was put up for sale.
+    let _ = sandbox.take_events();
     let key = sandbox.secret_key.clone();
     let customer = call(&host, Method::POST, "customers", &key, "name=Ada").await.expect(200).json();
     let form = "mode=setup&currency=usd&success_url=http://localhost:5173/done";

@@ -171,7 +171,8 @@ fn object(json: &[u8]) -> Result<EventObject, String> {
     Ok(match tag.object.as_deref() {
         Some("checkout.session") => EventObject::CheckoutSession(boxed(json)?),
         Some("subscription") => EventObject::Subscription(boxed(json)?),
-        Some("invoice") => EventObject::Invoice(boxed(json)?),
+        // One that is yet to be made (`invoice.upcoming`) has no id, and nothing can be asked of it.
+        Some("invoice") if tag.id.is_some() => EventObject::Invoice(boxed(json)?),
         Some("invoice_payment") => EventObject::InvoicePayment(boxed(json)?),
         Some("charge") => EventObject::Charge(boxed(json)?),
         Some("refund") => EventObject::Refund(boxed(json)?),

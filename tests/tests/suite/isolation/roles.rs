@@ -30,7 +30,7 @@ enum Asks {
 
 use Asks::{For, Nothing, Person};
 
-const TABLE: [(&str, Asks); 69] = [
+const TABLE: [(&str, Asks); 71] = [
     ("jwks", Nothing),
     ("register", Nothing),
     ("login", Nothing),
@@ -98,6 +98,8 @@ const TABLE: [(&str, Asks); 69] = [
     ("list_orders", For(Permission::ManageBilling)),
     ("get_order", For(Permission::ManageBilling)),
     ("list_ledger", For(Permission::ManageBilling)),
+    ("get_auto_top_up", For(Permission::ManageBilling)),
+    ("set_auto_top_up", For(Permission::ManageBilling)),
     ("list_models", For(Permission::CallModels)),
     ("retrieve_model", For(Permission::CallModels)),
     ("create_chat_completion", For(Permission::CallModels)),

@@ -14,11 +14,12 @@ pub(crate) enum Kind {
     Member,
     Invite,
     TenantUser,
+    Order,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 6] =
-        [Self::Organization, Self::ApiKey, Self::Session, Self::Member, Self::Invite, Self::TenantUser];
+    pub(crate) const ALL: [Self; 7] =
+        [Self::Organization, Self::ApiKey, Self::Session, Self::Member, Self::Invite, Self::TenantUser, Self::Order];
 
     /// What a parameter or field names; `None` for what names nothing of a tenant's.
     fn of(path: &str, name: &str) -> Option<Self> {
@@ -27,6 +28,10 @@ impl Kind {
             "id" if before("organizations") => Some(Self::Organization),
             "id" if before("api-keys") => Some(Self::ApiKey),
             "id" if before("sessions") => Some(Self::Session),
+            "id" if before("orders") => Some(Self::Order),
+            // Everybody's.
+            "id" if before("packages") => None,
+            "price_id" => None,
             "organization_id" => Some(Self::Organization),
             "user_id" | "actor" => Some(Self::Member),
             "invite_id" => Some(Self::Invite),

@@ -1,7 +1,7 @@
 //! Two tenants who have the same things. One calls; the other's things carry a word that must never come out.
 
 use serde_json::{Value, json};
-use tenantry_domain::{InviteId, KeyId, OrgId, SessionId, UserId};
+use tenantry_domain::{InviteId, KeyId, OrderId, OrgId, SessionId, UserId};
 use tenantry_tests::{
     http::text,
     platform::{Platform, Setup, Tenant},
@@ -161,6 +161,10 @@ impl Stage {
                 self.platform.delete(&format!("/api/v1/tenant-users/{name}"), owner).await.expect(204);
                 name
             }
+            (Kind::Order, Whose::Own) => self.new_order(owner).await,
+            (Kind::Order, Whose::Foreign) => self.new_order(&self.other).await,
+            // None is ever deleted.
+            (Kind::Order, Whose::Gone | Whose::Nobodys) => OrderId::new().to_string(),
             (Kind::TenantUser, Whose::Nobodys) => format!("user-{}", UserId::new().short()),
         }
     }
@@ -168,6 +172,11 @@ impl Stage {
     async fn new_key(&self, owner: &str) -> String {
         let key = self.platform.post("/api/v1/api-keys", owner, json!({"name": "new"})).await.expect(201).json();
         text(&key, "/id").to_owned()
+    }
+
+    async fn new_order(&self, owner: &str) -> String {
+        let (path, body) = ("/api/v1/billing/packages/small/checkout", json!({"provider": "stripe"}));
+        text(&self.platform.post(path, owner, body).await.expect(201).json(), "/id").to_owned()
     }
 
     fn path(&self) -> String {

@@ -1,0 +1,141 @@
+//! Changes that cannot be made, and how that is said.
+
+use serde_json::{Value, json};
+use tenantry_sandbox::stripe::{Card, Fault};
+use tenantry_tests::{
+    http::{problem, text},
+    platform::request,
+};
+
+use super::Stage;
+
+#[tokio::test]
+async fn without_a_subscription_there_is_nothing_to_change() {
+    let stage = Stage::set().await;
+    let price = stage.price("pro", "month").await;
+    for (path, body) in [
+        ("/subscriptions/upgrade", json!({"price_id": price})),
+        ("/subscriptions/cancel", Value::Null),
+        ("/subscriptions/resume", Value::Null),
+        ("/subscriptions/portal", Value::Null),
+    ] {
+        problem(&stage.post(path, body).await, 409, "conflict");
+    }
+    let wrong = json!({"price_id": "price_of_nothing"});
+    let error = problem(&stage.post("/subscriptions/checkout", wrong).await, 422, "invalid_value");
+    assert_eq!(text(&error, "/errors/0/pointer"), "/price_id");
+}
+
+#[tokio::test]
+async fn a_subscription_is_not_bought_twice_and_ends_once() {
+    let stage = Stage::set().await;
+    stage.subscribe("pro").await;
+    let (pro, team) = (stage.price("pro", "month").await, stage.price("team", "month").await);
+    for price in [&pro, &team] {
+        problem(&stage.post("/subscriptions/checkout", json!({"price_id": price})).await, 409, "conflict");
+    }
+    problem(&stage.post("/subscriptions/upgrade", json!({"price_id": pro})).await, 409, "conflict");
+    problem(&stage.post("/subscriptions/resume", Value::Null).await, 409, "conflict");
+    let portal = stage.post("/subscriptions/portal", Value::Null).await.expect(200).json();
+    assert!(text(&portal, "/portal_url").starts_with("http"), "{portal}");
+    let now = json!({"at_period_end": false});
+    assert_eq!(stage.post("/subscriptions/cancel", now.clone()).await.expect(200).json()["status"], "canceled");
+    assert_eq!(stage.standing().await.0, "free", "before Stripe tells");
+    problem(&stage.post("/subscriptions/cancel", now).await, 409, "conflict");
+}
+
+#[tokio::test]
+async fn an_upgrade_that_is_not_paid_is_not_made() {
+    let stage = Stage::set().await;
+    stage.subscribe("pro").await;
+    stage.days(5).await;
+    let team = stage.price("team", "month").await;
+    stage.cards(Card::Declines).await;
+    let reply = stage.post("/subscriptions/upgrade", json!({"price_id": team})).await;
+    if reply.status == 200 {
+        let pending = reply.json();
+        assert_eq!(pending["success"], false);
+        assert!(text(&pending, "/payment_url").starts_with("http"), "{pending}");
+    } else {
+        problem(&reply, 402, "payment_failed");
+    }
+    stage.hear().await;
+    assert_eq!(stage.standing().await, ("pro".into(), "active".into()));
+    assert_eq!(stage.left("messages").await, Some(50_000));
+    // Not agreed to any more: half an hour is over.
+    stage.cards(Card::Pays).await;
+    let preview = stage.get(&format!("/subscriptions/upgrade/preview?price_id={team}")).await;
+    stage.days(2).await;
+    let late = json!({"price_id": team, "as_of": preview["as_of"]});
+    problem(&stage.post("/subscriptions/upgrade", late).await, 422, "invalid_value");
+    assert_eq!(
+        stage.post("/subscriptions/upgrade", json!({"price_id": team})).await.expect(200).json()["success"],
+        true
+    );
+    assert_eq!(stage.standing().await.0, "team");
+}
+
+#[tokio::test]
+async fn to_a_smaller_plan_the_rest_is_credited() {
+    let stage = Stage::set().await;
+    stage.subscribe("team").await;
+    stage.days(3).await;
+    let pro = stage.price("pro", "month").await;
+    let changed = stage.post("/subscriptions/upgrade", json!({"price_id": pro})).await.expect(200).json();
+    assert!(changed["proration_preview"]["proration"]["amount"].as_i64().unwrap() < 0, "{changed}");
+    stage.hear().await;
+    assert_eq!(stage.standing().await, ("pro".into(), "active".into()));
+}
+
+#[tokio::test]
+async fn a_lost_answer_of_stripes_is_asked_for_again_with_the_same_key() {
+    let stage = Stage::set().await;
+    let price = stage.price("pro", "month").await;
+    let owner = stage.owner().await;
+    let send = async || {
+        let mut request =
+            request(http::Method::POST, "/api/v1/subscriptions/checkout", &owner, &json!({"price_id": price}));
+        request.headers_mut().insert("idempotency-key", "one-purchase".parse().unwrap());
+        stage.platform.send(request).await
+    };
+    stage.stripe().fail_next(Fault::AnswerLost);
+    let first = send().await.expect(200).json();
+    let again = send().await.expect(200);
+    assert_eq!(again.header("idempotent-replayed"), "true");
+    assert_eq!(again.json(), first);
+}
+
+#[tokio::test]
+async fn members_and_keys_see_the_plan_and_buy_nothing() {
+    let stage = Stage::set().await;
+    let key = &stage.tenant.api_key;
+    stage.platform.get("/api/v1/subscriptions/current", key).await.expect(200);
+    stage.platform.get("/api/v1/credits", key).await.expect(200);
+    for path in ["/subscriptions/history", "/billing/invoices", "/payments/orders", "/credits/ledger"] {
+        problem(&stage.platform.get(&format!("/api/v1{path}"), key).await, 403, "forbidden");
+    }
+    let price = stage.price("pro", "month").await;
+    let buy = stage.platform.post("/api/v1/subscriptions/checkout", key, json!({"price_id": price})).await;
+    problem(&buy, 403, "forbidden");
+}
+
+#[tokio::test]
+async fn top_up_needs_a_card_a_cap_and_a_package() {
+    let stage = Stage::set().await;
+    let rule = |package: &str, cap: u64| json!({"notify_below": 5, "top_up": {"enabled": true, "below": 1_000, "package_id": package, "monthly_cap": cap}});
+    assert_eq!(stage.get("/credits/auto-top-up").await["top_up"], Value::Null, "off by default");
+    let path = "/credits/auto-top-up";
+    problem(&stage.put(path, rule("small", 5_000)).await, 409, "conflict");
+    stage.subscribe("pro").await;
+    problem(&stage.put(path, rule("small", 500)).await, 409, "conflict");
+    problem(&stage.put(path, rule("none", 5_000)).await, 422, "invalid_value");
+    let set = stage.put(path, rule("small", 5_000)).await.expect(200).json();
+    assert_eq!((&set["top_up"]["enabled"], &set["spent_this_month"]["amount"]), (&json!(true), &json!(0)));
+    stage.platform.host().sweep().await;
+    stage.hear().await;
+    assert_eq!(stage.get("/credits").await["balance"], 10_000_000);
+    assert_eq!(stage.get(path).await["spent_this_month"]["amount"], 1_000);
+    let off = stage.put(path, json!({})).await.expect(200).json();
+    assert_eq!((&off["top_up"], &off["notify_below"]), (&Value::Null, &Value::Null));
+    stage.platform.books(&stage.tenant).await;
+}
