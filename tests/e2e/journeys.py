@@ -12,7 +12,6 @@ import json
 import pathlib
 import subprocess
 import sys
-import time
 import uuid
 from datetime import datetime, timedelta, timezone
 
