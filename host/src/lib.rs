@@ -8,6 +8,7 @@ mod inbox;
 mod jobs;
 mod mails;
 pub mod queue;
+pub mod sale;
 mod secrets;
 mod stripe;
 mod timers;
@@ -125,8 +126,8 @@ pub enum HostError {
     /// The port cannot be served.
     #[error("the server stopped: {0}")]
     Serve(#[from] std::io::Error),
-    /// The plans could not be put up for sale at the double of Stripe.
-    #[error("the double of Stripe: {0}")]
+    /// The plans could not be put up for sale at Stripe, or its double.
+    #[error("the plans are not for sale at Stripe: {0}")]
     Sale(String),
     /// The demo organization could not be made.
     #[error("the demo organization: {0}")]

@@ -7,6 +7,7 @@ use tenantry_domain::plans::{DEFAULT_PLANS, Plans};
 use tenantry_host::{
     HostError, Options, Platform,
     demo::{self, Demo},
+    sale::{self, Offer},
 };
 use tenantry_web::{
     config::Env,
@@ -33,6 +34,9 @@ struct Arguments {
     /// Where the double of Stripe sends its webhooks, instead of to this process.
     #[arg(long, value_name = "URL")]
     stripe_webhooks: Option<String>,
+    /// Only put the plans up for sale at Stripe, whose key is in STRIPE_SECRET_KEY; may be repeated.
+    #[arg(long)]
+    put_up_for_sale: bool,
 }
 
 #[tokio::main]
@@ -50,6 +54,9 @@ async fn main() -> ExitCode {
 
 async fn run(arguments: Arguments, env: Env) -> Result<(), HostError> {
     let plans = read_plans(&arguments)?;
+    if arguments.put_up_for_sale {
+        return put_up_for_sale(plans, &env).await;
+    }
     // The port first: nothing is made when it is taken.
     let address = (Ipv4Addr::LOCALHOST, arguments.port);
     let listener = TcpListener::bind(address).await.map_err(|error| HostError::Data {
@@ -75,6 +82,15 @@ fn read_plans(arguments: &Arguments) -> Result<Plans, HostError> {
     let wrong = |why: String| HostError::Data { path: path.display().to_string(), why };
     let text = fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
     Plans::parse(&text).map_err(|error| wrong(error.to_string()))
+}
+
+async fn put_up_for_sale(plans: Plans, env: &Env) -> Result<(), HostError> {
+    for Offer { plan, interval, price } in sale::put_up_for_sale(plans, env).await? {
+        let amount = plan.price.usd(interval).unwrap_or_default();
+        // They are for sale, whether or not anybody reads it.
+        let _ = writeln!(std::io::stdout(), "{} by the {}: {amount} cents, {}", plan.id, interval.name(), price.id);
+    }
+    Ok(())
 }
 
 fn greet(platform: &Platform, demo: &Demo, arguments: &Arguments) {

@@ -12,10 +12,11 @@ import json
 import pathlib
 import subprocess
 import sys
-import time
 import uuid
 from datetime import datetime, timedelta, timezone
 
+import payments
+from checks import same, say, step, true
 from platform_under_test import Failed, Platform, until
 
 # What the other parts need to know of the first.
@@ -30,6 +31,9 @@ CALL = {"model": "sandbox/echo", "messages": [{"role": "user", "content": "Hello
 def first(platform: Platform) -> None:
     # Before the first mail is ordered: one that fails is hidden for minutes, and a queue that is waited for is not empty.
     platform.may_send(platform.parameter("MailFrom"))
+    # Before the first request, too: functions read their secrets once.
+    doubles = step("the keys of doubles of the payment vendors are put in", lambda: payments.open_doubles(platform))
+    step("the plans are put up for sale, and once more", lambda: payments.put_up_for_sale(doubles))
     tenant = step("a person registers and makes an API key", lambda: sign_up(platform))
     step("another origin may call", lambda: refusals(platform))
     usage = step("a chat call is answered whole", lambda: chat(platform, tenant))
@@ -40,7 +44,20 @@ def first(platform: Platform) -> None:
     )
     step("the month turns once, however often the schedule fires", lambda: month_turns(platform, tenant))
     step("a mail leaves in the reader's language", lambda: mail(platform))
-    KEPT.write_text(json.dumps({"tenant": tenant, "table": platform.outputs["TableName"], "calls": len(usages)}))
+    buyer = sell(platform, doubles)
+    kept = {"tenant": tenant, "buyer": buyer, "table": platform.outputs["TableName"], "calls": len(usages)}
+    KEPT.write_text(json.dumps(kept))
+
+
+def sell(platform: Platform, doubles: payments.Doubles) -> dict:
+    buyer = step("somebody registers who buys", lambda: sign_up(platform))
+    buyer["token"] = sign_in(platform, buyer)
+    bought = step("subscribes, and has the plan when Stripe tells", lambda: payments.subscribe(platform, doubles, buyer))
+    step("of what Stripe does not sign nothing comes", lambda: payments.forged(platform, doubles, buyer, bought))
+    for vendor in ("wechat", "alipay"):
+        step(f"pays with {vendor}, and has the credits once", lambda: payments.pay(platform, doubles, buyer, vendor))
+    step("is looked after by the schedule", lambda: payments.looked_after(platform, doubles, buyer, bought))
+    return {"email": buyer["email"], "subscription": bought}
 
 
 def upgraded(platform: Platform) -> None:
@@ -48,6 +65,8 @@ def upgraded(platform: Platform) -> None:
     tenant = kept["tenant"]
     step("the new configuration is live", lambda: new_configuration(platform))
     step("the data is the same", lambda: same_data(platform, tenant, kept))
+    buyer = kept["buyer"]
+    step("who bought has what they bought", lambda: payments.has(platform, sign_in(platform, buyer), buyer["subscription"]))
     usage = step("and the key still works", lambda: chat(platform, tenant))
     step("and is metered", lambda: booked(platform, tenant, [usage], before=kept["calls"]))
 
@@ -67,17 +86,6 @@ def restored(platform: Platform) -> None:
     usage = step("the old key works", lambda: chat(platform, tenant))
     step("and is metered", lambda: booked(platform, tenant, [usage], before=len(records)))
     step("the new one is revoked", lambda: revoke(platform, tenant, unseen))
-
-
-def step(name: str, work):
-    started = time.monotonic()
-    made = work()
-    say(f"{name}: ok, {time.monotonic() - started:.1f} s")
-    return made
-
-
-def say(what: str) -> None:
-    print(f"   {what}", flush=True)
 
 
 # ── Accounts ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -180,7 +188,7 @@ def month_turns(platform: Platform, tenant: dict) -> None:
         ExpressionAttributeValues={":last": {"S": last}},
     )
     schedules = platform.schedules()
-    same(sorted(schedules), ["erase", "reconcile", "reset", "sweep"])
+    same(sorted(schedules), ["erase", "payments", "reconcile", "reset", "sweep"])
     platform.fire(schedules["reset"])
     closed = until("the closing row", lambda: platform.item(closing))
     same(closed["left"], left)
@@ -290,18 +298,6 @@ def table(*arguments) -> str:
     )
     true(done.returncode == 0, f"table.py {' '.join(map(str, arguments))}: {done.stderr}")
     return done.stdout.strip()
-
-
-# ── Comparing ────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def same(found, wanted) -> None:
-    true(found == wanted, f"found {found!r}, wanted {wanted!r}")
-
-
-def true(fact, otherwise: str) -> None:
-    if not fact:
-        raise Failed(otherwise)
 
 
 def len_is(found: list, wanted: int) -> list | None:

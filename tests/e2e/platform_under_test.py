@@ -55,6 +55,14 @@ class Platform:
         if token is not None:
             headers["authorization"] = f"Bearer {token}"
         data = None if body is None else json.dumps(body).encode()
+        text = self.send(method, path, data, headers, expect)
+        return json.loads(text) if text else None
+
+    def tell(self, path: str, body: bytes, headers: dict, expect: int) -> None:
+        """As a vendor does: these bytes."""
+        self.send("POST", path, body, {"content-type": "application/json; charset=utf-8", **headers}, expect)
+
+    def send(self, method: str, path: str, data: bytes | None, headers: dict, expect) -> str:
         request = urllib.request.Request(self.url + path, data, headers, method=method)
         try:
             with urllib.request.urlopen(request, timeout=60) as response:
@@ -63,7 +71,14 @@ class Platform:
             status, text = error.code, error.read().decode()
         if status not in (expect if isinstance(expect, tuple) else (expect,)):
             raise Failed(f"{method} {path} answered {status}, not {expect}: {text[:2000]}")
-        return json.loads(text) if text else None
+        return text
+
+    # ── Secrets
+
+    def put_secret(self, output: str, variables: dict) -> None:
+        boto3.client("secretsmanager").put_secret_value(
+            SecretId=self.outputs[output], SecretString=json.dumps(variables)
+        )
 
     # ── The table
 

@@ -230,6 +230,15 @@ async fn the_other_functions_answer_requests_through_a_stage() {
     assert_eq!((&history["from"], &history["to"]), (&json!("2026-01-01"), &json!("2026-01-03")));
     let stats = usage.request(&get("/api/v1/usage/stats", &tenant.api_key)).await.unwrap().expect(200).json();
     assert_eq!(stats["totals"]["requests"], 0);
+
+    let billing = function("billing", &aws).await;
+    for credential in [&token, &tenant.api_key] {
+        let current = billing.request(&get("/api/v1/subscriptions/current", credential)).await.unwrap();
+        let current = current.expect(200).json();
+        assert_eq!((&current["plan"]["id"], &current["subscription"]), (&json!("team"), &Value::Null));
+    }
+    let plans = billing.request(&get("/api/v1/subscriptions/plans", "")).await.unwrap().expect(200).json();
+    assert_eq!(plans["data"][1]["prices"][0]["price_id"], Value::Null, "nobody sells here: {plans}");
 }
 
 /// API Gateway encodes what it takes for binary; the signature is over what was sent.

@@ -7,12 +7,14 @@ use std::{
 
 use http::Method;
 use serde_json::{Value, json};
+use tenantry_domain::{Clock as _, SystemClock};
+use tenantry_payments::stripe::sign;
 use tenantry_tests::{
     event,
     function::{Function, Program},
 };
 
-use super::World;
+use super::{WEBHOOK_SECRET, World};
 use crate::Failure;
 
 /// Where the hello-world functions stand among the subjects.
@@ -71,6 +73,8 @@ pub(super) async fn all(world: &World, python: &Path, node: &Path) -> Result<Vec
         ours("auth", "`GET …/auth/me`", get("/api/v1/auth/me", &token)),
         ours("tenants", "`GET …/organizations`", get("/api/v1/organizations", key)),
         ours("usage", "`GET …/usage/stats`", get("/api/v1/usage/stats", key)),
+        ours("billing", "`GET …/subscriptions/current`", get("/api/v1/subscriptions/current", key)),
+        Subject { event: Box::new(told), ..ours("webhooks", "an event of Stripe's", Value::Null) },
         ours("chat", "`GET …/models`", get("/api/v1/models", key)),
         ours("chat", "a streamed answer, metered", world.chat("", 100)),
         consumer("usage-aggregator", "a batch of one", Box::new(move |_| event::batch(&[("one", &usage)]))),
@@ -91,6 +95,19 @@ async fn usage_event(world: &World) -> Result<String, Failure> {
     chat.request(&world.chat("", 100)).await?;
     chat.stop().await;
     Ok(world.aws.sent().pop().ok_or("the gateway sent no usage event")?.body)
+}
+
+/// An event of its own for each round, about what nobody here bills: claimed, and marked as done.
+fn told(round: usize) -> Value {
+    let body = json!({
+        "id": format!("evt_{round}"), "object": "event", "type": "plan.created", "created": 1, "livemode": false,
+        "api_version": null, "data": {"object": {"object": "plan", "id": "gold"}},
+    });
+    let signature = sign(body.to_string().as_bytes(), WEBHOOK_SECRET, SystemClock.now());
+    let mut event = event::request(&Method::POST, "/webhooks/stripe", "", &body);
+    event["headers"]["stripe-signature"] = json!(signature);
+    event["multiValueHeaders"]["stripe-signature"] = json!([signature]);
+    event
 }
 
 /// A mail of its own for each round, or it would be a duplicate.

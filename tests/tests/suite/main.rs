@@ -38,6 +38,7 @@ mod quota_reset;
 mod reconcile;
 #[cfg(unix)]
 mod restart;
+mod sale;
 mod sessions;
 mod startup;
 mod streaming;
