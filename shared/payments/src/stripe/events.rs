@@ -143,7 +143,7 @@ struct Name {
 pub(super) fn parse(payload: &[u8]) -> Delivery {
     let read = wire::read::<Envelope<'_>>(payload).and_then(|envelope| {
         Ok(Event {
-            object: object(envelope.data.object.get().as_bytes())?,
+            object: object(&envelope.kind, envelope.data.object.get().as_bytes())?,
             id: envelope.id,
             kind: envelope.kind,
             created: envelope.created,
@@ -160,7 +160,7 @@ pub(super) fn parse(payload: &[u8]) -> Delivery {
     }
 }
 
-fn object(json: &[u8]) -> Result<EventObject, String> {
+fn object(kind: &str, json: &[u8]) -> Result<EventObject, String> {
     fn boxed<T: DeserializeOwned>(json: &[u8]) -> Result<Box<T>, String> {
         wire::read(json).map(Box::new)
     }
@@ -171,8 +171,9 @@ fn object(json: &[u8]) -> Result<EventObject, String> {
     Ok(match tag.object.as_deref() {
         Some("checkout.session") => EventObject::CheckoutSession(boxed(json)?),
         Some("subscription") => EventObject::Subscription(boxed(json)?),
-        // One that is yet to be made (`invoice.upcoming`) has no id, and nothing can be asked of it.
-        Some("invoice") if tag.id.is_some() => EventObject::Invoice(boxed(json)?),
+        // It is yet to be made: it has no id, and nothing can be asked of it.
+        Some("invoice") if kind == "invoice.upcoming" => EventObject::Other { object: tag.object, id: tag.id },
+        Some("invoice") => EventObject::Invoice(boxed(json)?),
         Some("invoice_payment") => EventObject::InvoicePayment(boxed(json)?),
         Some("charge") => EventObject::Charge(boxed(json)?),
         Some("refund") => EventObject::Refund(boxed(json)?),
