@@ -195,16 +195,19 @@ pub(crate) async fn upgrade(
 ) -> Result<Answer<UpgradeAnswer>, ApiError> {
     let scope = caller.still_may(state.store(), Permission::ManageBilling).await?;
     let now = state.store().now();
+    // Without one it is the moment of the change, which is Stripe's to say: a request that is repeated because its answer
+    // was lost has to be the same one.
     let as_of = match &request.as_of {
-        None => whole_second(now),
+        None => None,
         Some(text) => parse_moment(text)
             .ok()
             .filter(|moment| (now - PREVIEW_HOLDS..=now).contains(moment))
-            .ok_or_else(|| ApiError::invalid("/as_of", "must be the `as_of` of a preview of the last half hour"))?,
+            .ok_or_else(|| ApiError::invalid("/as_of", "must be the `as_of` of a preview of the last half hour"))
+            .map(Some)?,
     };
     let commerce = &state.commerce;
     let offer = commerce.offer(&request.price_id).await.map_err(by_price)?;
-    let change = Change { plan: &offer.plan.id, price: &offer.price.id, as_of: Some(as_of) };
+    let change = Change { plan: &offer.plan.id, price: &offer.price.id, as_of };
     let preview = commerce.preview(scope, &change).await.map_err(by_price)?;
     let changed = commerce.upgrade(scope, &change, &attempt).await.map_err(by_price)?;
     let success = changed.pending_update.is_none();
@@ -218,7 +221,7 @@ pub(crate) async fn upgrade(
         }
         _ => None,
     };
-    let proration_preview = shown(preview, &offer.plan.id, as_of);
+    let proration_preview = shown(preview, &offer.plan.id, as_of.unwrap_or(whole_second(now)));
     Ok(Answer(UpgradeAnswer { success, proration_preview, payment_url }))
 }
 

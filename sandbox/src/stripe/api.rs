@@ -79,7 +79,8 @@ impl Call<'_> {
             Ok(checked) => checked,
             Err(error) => return error.into_response(),
         };
-        let fault = s.faults.pop_front();
+        let is_lost = key.is_some() && s.losing.as_deref().is_some_and(|below| self.path.starts_with(below));
+        let fault = s.faults.pop_front().or_else(|| is_lost.then_some(Fault::AnswerLost));
         match fault {
             Some(Fault::Refused) => {
                 return StripeError::api(StatusCode::INTERNAL_SERVER_ERROR, "Sandbox: nothing was done")

@@ -163,6 +163,12 @@ impl StripeSandbox {
         self.lock().faults.push_back(fault);
     }
 
+    /// From now on the answers to writes below this path (`/v1/subscriptions`) are lost: they are done, and nobody hears of
+    /// it. Until another path is set, or none.
+    pub fn lose_answers(&self, below: Option<&str>) {
+        self.lock().losing = below.map(str::to_owned);
+    }
+
     /// An object as the API would answer it.
     #[must_use]
     pub fn object(&self, id: &str) -> Option<Value> {

@@ -42,6 +42,9 @@ pub(super) struct State {
     /// What the next calls suffer.
     #[serde(skip)]
     pub(super) faults: VecDeque<Fault>,
+    /// Writes below this path are done, and nobody hears of it.
+    #[serde(skip)]
+    pub(super) losing: Option<String>,
     /// Of the double that holds this.
     #[serde(skip)]
     pub(super) settings: Settings,

@@ -34,7 +34,9 @@ async fn a_subscription_is_not_bought_twice_and_ends_once() {
     for price in [&pro, &team] {
         problem(&stage.post("/subscriptions/checkout", json!({"price_id": price})).await, 409, "conflict");
     }
-    problem(&stage.post("/subscriptions/upgrade", json!({"price_id": pro})).await, 409, "conflict");
+    // To the price that it has there is nothing to change, and nothing to pay.
+    let same = stage.post("/subscriptions/upgrade", json!({"price_id": pro})).await.expect(200).json();
+    assert_eq!((&same["success"], &same["proration_preview"]["proration"]["amount"]), (&json!(true), &json!(0)));
     problem(&stage.post("/subscriptions/resume", Value::Null).await, 409, "conflict");
     let portal = stage.post("/subscriptions/portal", Value::Null).await.expect(200).json();
     assert!(text(&portal, "/portal_url").starts_with("http"), "{portal}");
@@ -103,6 +105,31 @@ async fn a_lost_answer_of_stripes_is_asked_for_again_with_the_same_key() {
     let again = send().await.expect(200);
     assert_eq!(again.header("idempotent-replayed"), "true");
     assert_eq!(again.json(), first);
+}
+
+#[tokio::test]
+async fn an_upgrade_whose_answer_was_lost_is_repeated_and_made_once() {
+    let stage = Stage::set().await;
+    stage.subscribe("pro").await;
+    stage.days(4).await;
+    let (team, owner) = (stage.price("team", "month").await, stage.owner().await);
+    let send = async || {
+        let (path, body) = ("/api/v1/subscriptions/upgrade", json!({"price_id": team}));
+        let mut request = request(http::Method::POST, path, &owner, &body);
+        request.headers_mut().insert("idempotency-key", "one-upgrade".parse().unwrap());
+        stage.platform.send(request).await
+    };
+    // Stripe does it, and nobody hears of it, however often it is asked for.
+    stage.stripe().lose_answers(Some("/v1/subscriptions/"));
+    send().await.expect(503);
+    stage.stripe().lose_answers(None);
+    // The same request, half a minute later, is the same one to Stripe.
+    stage.stripe().advance(30_000);
+    assert_eq!(send().await.expect(200).json()["success"], true);
+    stage.hear().await;
+    assert_eq!(stage.standing().await, ("team".into(), "active".into()));
+    let invoices = stage.get("/billing/invoices").await;
+    assert_eq!(invoices["data"].as_array().unwrap().len(), 2, "charged once: {invoices}");
 }
 
 #[tokio::test]
