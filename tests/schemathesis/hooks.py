@@ -104,6 +104,10 @@ def before_call(context, case, kwargs):
     if tag is not None and not is_about_tags(meta):
         # What has not been changed is in its first version.
         case.headers["If-Match"] = ("*", '"1"', 'W/"1"', '"1", "2"')[turn // 4 % 4]
+    # A subscription that ended could not be resumed or changed any more.
+    if operation.definition.raw.get("operationId") == "cancel_subscription" and isinstance(case.body, dict):
+        if case.body.get("at_period_end") is False:
+            case.body["at_period_end"] = True
     if turn % 4 == 0:
         return
 

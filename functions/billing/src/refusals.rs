@@ -48,6 +48,10 @@ pub(crate) fn refused(error: CommerceError, field: &str) -> ApiError {
             let why = refusal.message.as_deref().unwrap_or("The payment was declined.");
             ApiError::new(Code::PaymentFailed, why.to_owned())
         }
+        // The moment of a preview that the current period does not have: of the one before, or of no subscription yet.
+        CommerceError::Stripe(StripeError::Refused(refusal)) if refusal.param.as_deref() == Some("proration_date") => {
+            ApiError::invalid("/as_of", "must be the `as_of` of a preview of the current period")
+        }
         CommerceError::Stripe(StripeError::Unavailable(why)) => {
             tracing::warn!(why, "Stripe does not answer");
             later()

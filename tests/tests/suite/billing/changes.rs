@@ -70,6 +70,12 @@ async fn an_upgrade_that_is_not_paid_is_not_made() {
     stage.days(2).await;
     let late = json!({"price_id": team, "as_of": preview["as_of"]});
     problem(&stage.post("/subscriptions/upgrade", late).await, 422, "invalid_value");
+    // Nor to a moment before the subscription began.
+    let fresh = Stage::set().await;
+    fresh.subscribe("pro").await;
+    let before = json!({"price_id": fresh.price("team", "month").await, "as_of": "2026-11-20T11:59:00Z"});
+    let error = problem(&fresh.post("/subscriptions/upgrade", before).await, 422, "invalid_value");
+    assert_eq!(text(&error, "/errors/0/pointer"), "/as_of");
     assert_eq!(
         stage.post("/subscriptions/upgrade", json!({"price_id": team})).await.expect(200).json()["success"],
         true
