@@ -222,6 +222,9 @@ def set_stage(base: str, demo: dict, role: str) -> dict:
             "email": [person["email"], "other7@example.com"],
             "password": [person["password"], PASSWORD],
             "current_password": [PASSWORD],
+            # Somebody else signs in: of one person's many sessions the oldest, which is the caller's, would end.
+            "/auth/login email": ["other6@example.com", "other7@example.com"],
+            "/auth/login password": [PASSWORD],
             "/auth/switch organization_id": [organization if role != "owner" else api.get("/auth/me", doubles["switch_organization"]["token"])["organization"]["id"]],
             "/auth/login api_key": [credentials["login_key"], credentials["key"]],
             "refresh_token": [session["refresh_token"] for session in sessions],
