@@ -1,4 +1,4 @@
-//! The HTTP client for both vendors: HTTP/1.1 over rustls with aws-lc-rs, or in the clear to the doubles on this machine.
+//! The HTTP client of all vendors: HTTP/1.1 over rustls with aws-lc-rs, or in the clear to the doubles on this machine.
 
 use std::{error::Error, fmt, sync::Arc, time::Duration};
 
@@ -14,11 +14,12 @@ use tokio::sync::OnceCell;
 
 use crate::error::PaymentError;
 
+/// How we call ourselves.
+pub(crate) const USER_AGENT: HeaderValue = HeaderValue::from_static("tenantry/0.1");
+/// Name resolution and TCP may take this long.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
-/// No vendor's answer comes near it.
-const MAX_ANSWER_BYTES: usize = 1 << 20;
-const USER_AGENT: HeaderValue = HeaderValue::from_static("tenantry/0.1");
+/// An unused connection is kept this long.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A pool of connections. It follows no redirects. Build one and clone it.
 #[derive(Clone)]
@@ -47,6 +48,25 @@ pub(crate) struct Reply {
     pub(crate) body: Bytes,
 }
 
+/// That nothing usable came back is all that is said of a failure: the vendor may have acted on what it got. The text holds
+/// addresses and causes, never headers or bodies.
+#[derive(Debug)]
+pub(crate) enum Unanswered {
+    /// The answer is longer than any that is expected.
+    TooLong,
+    /// No answer, or a part of one.
+    Broken(String),
+}
+
+impl fmt::Display for Unanswered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooLong => f.write_str("the answer is too long"),
+            Self::Broken(why) => f.write_str(why),
+        }
+    }
+}
+
 impl HttpClient {
     /// A client without connections.
     #[must_use]
@@ -54,34 +74,37 @@ impl HttpClient {
         Self { plain: client(tcp()), tls: Arc::default() }
     }
 
-    /// Sends a request and reads the whole answer within `limit`. That nothing usable came back is all that is said of
-    /// a failure: the vendor may have acted on what it got.
-    pub(crate) async fn send(&self, request: Request<Bytes>, limit: Duration) -> Result<Reply, PaymentError> {
-        let mut request = request.map(Full::new);
+    /// Sends a request and reads the whole answer, of at most `most` bytes.
+    pub(crate) async fn exchange(&self, request: Request<Bytes>, most: usize) -> Result<Reply, Unanswered> {
+        let request = request.map(Full::new);
+        let response = if request.uri().scheme() == Some(&Scheme::HTTPS) {
+            self.tls().await?.request(request).await
+        } else {
+            self.plain.request(request).await
+        };
+        let (head, body) = response.map_err(|error| Unanswered::Broken(causes(&error)))?.into_parts();
+        let body = Limited::new(body, most).collect().await.map_err(|error| {
+            if error.is::<LengthLimitError>() { Unanswered::TooLong } else { Unanswered::Broken(causes(&*error)) }
+        })?;
+        Ok(Reply { status: head.status, headers: head.headers, body: body.to_bytes() })
+    }
+
+    /// The same within `limit`, as WeChat Pay and Alipay are asked.
+    pub(crate) async fn send(&self, mut request: Request<Bytes>, limit: Duration) -> Result<Reply, PaymentError> {
+        /// No answer of theirs comes near it.
+        const MOST: usize = 1 << 20;
         let headers = request.headers_mut();
         headers.insert(header::USER_AGENT, USER_AGENT);
         headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-        let exchange = async {
-            let response = if request.uri().scheme() == Some(&Scheme::HTTPS) {
-                self.tls().await?.request(request).await
-            } else {
-                self.plain.request(request).await
-            };
-            let (head, body) = response.map_err(|error| PaymentError::unavailable(causes(&error)))?.into_parts();
-            let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await.map_err(|error| {
-                if error.is::<LengthLimitError>() {
-                    PaymentError::malformed("the answer is too long")
-                } else {
-                    PaymentError::unavailable(causes(&*error))
-                }
-            })?;
-            Ok(Reply { status: head.status, headers: head.headers, body: body.to_bytes() })
-        };
-        let timeout = || PaymentError::unavailable("no whole answer in time");
-        tokio::time::timeout(limit, exchange).await.unwrap_or_else(|_| Err(timeout()))
+        match tokio::time::timeout(limit, self.exchange(request, MOST)).await {
+            Ok(Ok(reply)) => Ok(reply),
+            Ok(Err(error @ Unanswered::TooLong)) => Err(PaymentError::malformed(error.to_string())),
+            Ok(Err(error @ Unanswered::Broken(_))) => Err(PaymentError::unavailable(error.to_string())),
+            Err(_) => Err(PaymentError::unavailable("no whole answer in time")),
+        }
     }
 
-    async fn tls(&self) -> Result<&Client<HttpsConnector<HttpConnector>, Full<Bytes>>, PaymentError> {
+    async fn tls(&self) -> Result<&Client<HttpsConnector<HttpConnector>, Full<Bytes>>, Unanswered> {
         let build = || async {
             // Reads and parses files, hence off the event loop. The process has one crypto provider, aws-lc-rs.
             let built = tokio::task::spawn_blocking(|| {
@@ -90,7 +113,7 @@ impl HttpClient {
                 let builder = HttpsConnectorBuilder::new().with_native_roots()?;
                 Ok::<_, std::io::Error>(client(builder.https_only().enable_http1().wrap_connector(tcp)))
             });
-            let failed = |error: &dyn fmt::Display| PaymentError::unavailable(format!("no TLS: {error}"));
+            let failed = |error: &dyn fmt::Display| Unanswered::Broken(format!("no TLS: {error}"));
             built.await.map_err(|error| failed(&error))?.map_err(|error| failed(&error))
         };
         self.tls.get_or_try_init(build).await
@@ -108,7 +131,13 @@ fn client<C>(connector: C) -> Client<C, Full<Bytes>>
 where
     C: hyper_util::client::legacy::connect::Connect + Clone,
 {
-    Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).pool_idle_timeout(IDLE_TIMEOUT).build(connector)
+    Client::builder(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(IDLE_TIMEOUT)
+        // Only requests that were given back unsent, because the pooled connection turned out closed.
+        .retry_canceled_requests(true)
+        .build(connector)
 }
 
 /// An error with what caused it, in one line.

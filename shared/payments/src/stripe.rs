@@ -14,7 +14,7 @@ use std::{fmt, time::Duration};
 
 use http::{HeaderMap, HeaderValue, Uri, header, uri::Scheme};
 
-use self::transport::Http;
+use crate::http::{HttpClient, USER_AGENT};
 
 mod call;
 mod checkout;
@@ -30,7 +30,6 @@ mod preview;
 mod prices;
 mod signature;
 mod subscriptions;
-mod transport;
 mod wire;
 
 #[cfg(test)]
@@ -132,7 +131,7 @@ pub enum SettingsError {
 /// A client of Stripe. Build one and clone it.
 #[derive(Clone)]
 pub struct Stripe {
-    http: Http,
+    http: HttpClient,
     base: String,
     headers: HeaderMap,
     conceal: String,
@@ -166,10 +165,10 @@ impl Stripe {
         bearer.set_sensitive(true);
         let mut headers = HeaderMap::new();
         headers.insert(header::AUTHORIZATION, bearer);
-        headers.insert(header::USER_AGENT, HeaderValue::from_static("tenantry/0.1"));
+        headers.insert(header::USER_AGENT, USER_AGENT);
         headers.insert("stripe-version", HeaderValue::from_static(API_VERSION));
         Ok(Self {
-            http: Http::new(),
+            http: HttpClient::new(),
             base: format!("{}://{authority}/v1", if secure { "https" } else { "http" }),
             headers,
             live: ["sk_live_", "rk_live_"].iter().any(|prefix| key.starts_with(prefix)),

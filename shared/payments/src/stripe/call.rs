@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use aws_lc_rs::rand;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Uri};
+use http::{HeaderMap, HeaderValue, Method, Request, Uri, header};
 use serde::de::DeserializeOwned;
 use stripe_client_core::{RequestBuilder, StripeMethod, StripeRequest};
 use tokio::time::{Instant, sleep, timeout_at};
@@ -12,12 +12,14 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::{
     OperationKey, Stripe,
     error::{Refusal, StripeError},
-    transport::Answer,
     wire,
 };
+use crate::http::Reply;
 
 /// How often a request is sent at most.
 const ATTEMPTS: u32 = 3;
+/// The largest answer that is read; a page of 100 invoices is about 1 MB.
+const MAX_ANSWER: usize = 8 << 20;
 
 /// What an answer means for the call.
 enum Verdict {
@@ -98,18 +100,26 @@ impl Stripe {
         body: Option<&Bytes>,
         deadline: Instant,
     ) -> Verdict {
-        let sent = self.http.send(method.clone(), uri.clone(), headers.clone(), body.cloned());
-        match timeout_at(deadline, sent).await {
+        let mut request = Request::new(body.cloned().unwrap_or_default());
+        *request.method_mut() = method.clone();
+        *request.uri_mut() = uri.clone();
+        *request.headers_mut() = headers.clone();
+        if body.is_some() {
+            let form = HeaderValue::from_static("application/x-www-form-urlencoded");
+            request.headers_mut().insert(header::CONTENT_TYPE, form);
+        }
+        match timeout_at(deadline, self.http.exchange(request, MAX_ANSWER)).await {
             Ok(Ok(answer)) => self.judge(answer),
-            Ok(Err(cause)) => Verdict::Again(StripeError::Unavailable(cause), None),
+            Ok(Err(cause)) => Verdict::Again(StripeError::Unavailable(cause.to_string()), None),
             Err(_) => Verdict::Final(StripeError::Unavailable("no answer in time".to_owned())),
         }
     }
 
     /// What `answer` means (<https://docs.stripe.com/error-low-level>): 409 is a request with the same key that has not
     /// ended, 424 a dependency of Stripe's, 429 too many requests or a locked object.
-    fn judge(&self, answer: Answer) -> Verdict {
-        let Answer { status, headers, body } = answer;
+    fn judge(&self, answer: Reply) -> Verdict {
+        let Reply { status, headers, body } = answer;
+        let status = status.as_u16();
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
         match status {
             200..=299 => return Verdict::Done(body),
