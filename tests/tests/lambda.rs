@@ -1,5 +1,6 @@
 //! The release binaries as Lambda runs them: each a process that talks to a runtime API, here one that passes chunks
-//! through, and finds DynamoDB and its queues at an address.
+//! through, and finds DynamoDB and its queues at an address. `cargo xtask e2e` builds them, and this program with the feature
+//! that stands for them: without them there is nothing to test, and the program is not there.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
@@ -83,7 +84,6 @@ async fn first_text(response: &mut HttpResponse) -> Vec<u8> {
 /// The upstream writes its first words and then waits for the test, and the test has it go on only when it has seen those
 /// words come out of the runtime API. Were they held back anywhere, this would not end.
 #[tokio::test]
-#[ignore = "needs the release binaries; `cargo xtask e2e` builds them and runs this"]
 async fn the_first_chunk_leaves_the_function_before_the_upstream_has_ended() {
     let stage = Stage::start(|program| program).await;
     let mut response = stage.chat.begin(&stage.call("/hold /words 40 hello", true)).await.unwrap();
@@ -120,7 +120,6 @@ async fn the_first_chunk_leaves_the_function_before_the_upstream_has_ended() {
 }
 
 #[tokio::test]
-#[ignore = "needs the release binaries; `cargo xtask e2e` builds them and runs this"]
 async fn a_stream_passes_intact_and_the_process_serves_the_next() {
     let stage = Stage::start(|program| program).await;
     let mut texts = vec![];
@@ -137,7 +136,6 @@ async fn a_stream_passes_intact_and_the_process_serves_the_next() {
 }
 
 #[tokio::test]
-#[ignore = "needs the release binaries; `cargo xtask e2e` builds them and runs this"]
 async fn an_error_before_the_first_byte_is_the_status_of_the_head() {
     let stage = Stage::start(|program| program).await;
     for (prompt, status, retry_after) in
@@ -156,7 +154,6 @@ async fn an_error_before_the_first_byte_is_the_status_of_the_head() {
 }
 
 #[tokio::test]
-#[ignore = "needs the release binaries; `cargo xtask e2e` builds them and runs this"]
 async fn an_error_in_the_middle_is_an_event_of_a_stream_that_ends_well() {
     let stage = Stage::start(|program| program).await;
     let reply = stage.chat.request(&stage.call("/midstream-cut /words 40 hello", true)).await.unwrap().expect(200);
@@ -167,7 +164,6 @@ async fn an_error_in_the_middle_is_an_event_of_a_stream_that_ends_well() {
 }
 
 #[tokio::test]
-#[ignore = "needs the release binaries; `cargo xtask e2e` builds them and runs this"]
 async fn a_front_end_that_cannot_stream_gets_it_whole() {
     let stage = Stage::start(|program| program.variable("RESPONSE_MODE", "buffered")).await;
     let response = stage.chat.begin(&stage.call("/words 40 hello", true)).await.unwrap();
@@ -181,7 +177,6 @@ async fn a_front_end_that_cannot_stream_gets_it_whole() {
 
 /// As on Lambda Managed Instances: all of them have begun before any may end.
 #[tokio::test]
-#[ignore = "needs the release binaries; `cargo xtask e2e` builds them and runs this"]
 async fn one_process_streams_many_answers_at_once() {
     const STREAMS: usize = 20;
     let stage = Stage::start(|program| program.concurrency(STREAMS)).await;
@@ -202,7 +197,6 @@ async fn one_process_streams_many_answers_at_once() {
 
 /// The stage is a part of the address and of no route.
 #[tokio::test]
-#[ignore = "needs the release binaries; `cargo xtask e2e` builds them and runs this"]
 async fn the_other_functions_answer_requests_through_a_stage() {
     let aws = Aws::start().await;
     let tenant = aws.tenant("team").await;
@@ -243,7 +237,6 @@ async fn the_other_functions_answer_requests_through_a_stage() {
 
 /// API Gateway encodes what it takes for binary; the signature is over what was sent.
 #[tokio::test]
-#[ignore = "needs the release binaries; `cargo xtask e2e` builds them and runs this"]
 async fn a_signature_is_checked_over_the_bytes_that_were_sent() {
     let aws = Aws::start().await;
     let stripe = [("STRIPE_SECRET_KEY", "sk_test_1"), ("STRIPE_WEBHOOK_SECRETS", "whsec_1")];
@@ -271,7 +264,6 @@ async fn a_signature_is_checked_over_the_bytes_that_were_sent() {
 
 /// One call from the gateway to its record, with the queue's part played by the test.
 #[tokio::test]
-#[ignore = "needs the release binaries; `cargo xtask e2e` builds them and runs this"]
 async fn usage_becomes_a_record_and_one_bad_message_fails_alone() {
     let stage = Stage::start(|program| program).await;
     stage.chat.request(&stage.call("/words 40 hello", true)).await.unwrap().expect(200);
@@ -286,7 +278,6 @@ async fn usage_becomes_a_record_and_one_bad_message_fails_alone() {
 }
 
 #[tokio::test]
-#[ignore = "needs the release binaries; `cargo xtask e2e` builds them and runs this"]
 async fn jobs_and_mails_are_taken_from_their_events() {
     let aws = Aws::start().await;
     aws.tenant("team").await;

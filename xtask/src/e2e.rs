@@ -32,12 +32,15 @@ pub(crate) fn run_all() -> Result {
     journeys(&sam, &target, &doubles, "restored")
 }
 
+/// The feature of the tests that need what `deploy::build` makes.
+pub(crate) const RELEASE_BINARIES: &str = "tenantry-tests/release-binaries";
+
 /// The emulator hands on answers whole, and starts functions in ways of its own. This is about what Lambda does. The whole
 /// workspace, although one program is run: fewer packages would be other features, and everything built a second time.
 fn runtime_protocol() -> Result {
     let nextest = tools::NEXTEST.prepare()?;
-    let tests = ["nextest", "run", "--locked", "--workspace", "--run-ignored", "only"];
-    run(nextest.command().args(tests).args(["-E", "binary(lambda)"]).stdin(Stdio::null()))
+    let tests = ["nextest", "run", "--locked", "--workspace", "--test", "lambda", "--features", RELEASE_BINARIES];
+    run(nextest.command().args(tests).stdin(Stdio::null()))
 }
 
 /// Where people pay, and the program that puts up for sale what they pay for. Of the whole workspace, as above.

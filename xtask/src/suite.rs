@@ -74,8 +74,8 @@ fn clippy(steps: &mut Steps) -> Result {
         "lints",
         "Mend what is shown above; `cargo clippy --workspace --all-targets --fix` mends some of it.",
         || {
-            let lint = ["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"];
-            run(cargo(lint).stdin(Stdio::null()))
+            let lint = ["clippy", "--workspace", "--all-targets", "--locked", "--features", e2e::RELEASE_BINARIES];
+            run(cargo(lint).args(["--", "-D", "warnings"]).stdin(Stdio::null()))
         },
     )
 }
