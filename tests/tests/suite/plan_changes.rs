@@ -6,7 +6,7 @@ use tenantry_domain::{
     metering::{Demand, Meter},
     plans::Limit,
 };
-use tenantry_store::{Admission, Look, Planned, Reservation};
+use tenantry_store::{Admission, Look, Planned, Reservation, SettleOutcome};
 use tenantry_tests::{
     platform::{NOON, Platform, Setup, Tenant},
     upstream::Upstream,

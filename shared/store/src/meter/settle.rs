@@ -153,15 +153,23 @@ impl Store {
             .set_expression_attribute_values((!change.values.is_empty()).then_some(change.values));
         let mut writes = vec![TransactWriteItem::builder().update(build(meter.build())?).build()];
         if *refund != Amounts::NONE {
+            let closed = self.closed_meter(scope, hold.period).await?.ok_or_else(|| StoreError::Corrupt {
+                key: format!("{:?}", keys::closing(scope, hold.period)),
+                what: "a period was closed without its closing row".into(),
+            })?;
+            // A change of plan made a resource unlimited before the period ended: there is nothing to give it back to.
+            let limited = closed.left.limited().fold(Amounts::NONE, |sum, (r, _)| sum.with(r, refund.get(r)));
             let mut change = Change::empty();
-            change.give_back(refund);
-            let closing = self
-                .update(&keys::closing(scope, hold.period))
-                .update_expression(change.update())
-                .condition_expression(change.condition.join(" AND "))
-                .set_expression_attribute_names(Some(change.names))
-                .set_expression_attribute_values(Some(change.values));
-            writes.push(TransactWriteItem::builder().update(build(closing.build())?).build());
+            change.give_back(&limited);
+            if limited != Amounts::NONE {
+                let closing = self
+                    .update(&keys::closing(scope, hold.period))
+                    .update_expression(change.update())
+                    .condition_expression(change.condition.join(" AND "))
+                    .set_expression_attribute_names(Some(change.names))
+                    .set_expression_attribute_values(Some(change.values));
+                writes.push(TransactWriteItem::builder().update(build(closing.build())?).build());
+            }
         }
         writes.extend(budget);
         match self.transact(writes).await? {
@@ -170,7 +178,7 @@ impl Store {
             Transacted::Refused(reasons) if reasons[0] => Ok(SettleOutcome::AlreadySettled),
             Transacted::Refused(_) => Err(StoreError::Corrupt {
                 key: format!("{:?}", keys::closing(scope, hold.period)),
-                what: "a period was closed without its closing row, or a budget has no item".into(),
+                what: "a closing row lost a limit, or a budget has no item".into(),
             }),
         }
     }
