@@ -11,6 +11,7 @@ pub mod function;
 pub mod http;
 pub mod jobs;
 pub mod log;
+pub mod network;
 pub mod platform;
 pub mod process;
 pub mod runtime_api;

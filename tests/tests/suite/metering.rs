@@ -2,8 +2,9 @@
 
 use futures_util::future::join_all;
 use serde_json::json;
-use tenantry_domain::{Resource, usage::Status};
+use tenantry_domain::{Resource, plans::Limit, usage::Status};
 use tenantry_tests::{
+    network::{chat, http},
     platform::{Platform, Setup, chat_body},
     upstream::Upstream,
 };
@@ -228,4 +229,37 @@ async fn an_event_delivered_again_regrouped_or_late_counts_once() {
     assert_eq!(queue.depth().unwrap(), (1, 0));
     platform.quiesce().await;
     assert_eq!(queue.depth().unwrap(), (0, 1));
+}
+
+/// How many files this process may have open, sockets among them; 1,024 where that cannot be told.
+fn open_files() -> usize {
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
+    line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(1_024)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_calls_over_http_on_a_quota_for_137_are_admitted_137_times() {
+    const CALLS: usize = 1_000;
+    let upstream = Upstream::start().await;
+    let setup = Setup::default()
+        .plan_change("messages = 1_000", "messages = 137")
+        .plan_change("requests_per_minute = 10", "requests_per_minute = 6_000_000")
+        .plan_change("in_flight = 2", "in_flight = 1_000");
+    let platform = Platform::start(setup.upstream(&upstream)).await;
+    let tenant = platform.tenant("free").await;
+    let (url, http) = (platform.listen().await, http());
+    // All at once; where so many sockets cannot be had, as many as can.
+    let at_once = if open_files() >= 4 * CALLS { CALLS } else { 100 };
+    let mut statuses = vec![];
+    for _ in 0..CALLS / at_once {
+        let calls = (0..at_once).map(|n| chat(&http, &url, &tenant.api_key, "hello", n % 2 == 0));
+        statuses.extend(join_all(calls).await.into_iter().map(|answer| answer.expect("an answer").0));
+    }
+    let count = |status| statuses.iter().filter(|seen| **seen == status).count();
+    assert_eq!((count(200), count(402)), (137, CALLS - 137), "{statuses:?}");
+    platform.quiesce().await;
+    let records = platform.books(&tenant).await;
+    assert_eq!((records.len(), upstream.requests().len()), (137, 137));
+    assert_eq!(platform.meter(&tenant).await.left.get(Resource::Messages), Limit::Of(0));
 }

@@ -1,39 +1,14 @@
 //! The process is killed in the middle of calls and started again: nothing is lost, nothing counts twice.
 
-use bytes::Bytes;
 use futures_util::future::join_all;
-use http::Request;
-use http_body_util::{BodyExt as _, Full};
-use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
-    rt::TokioExecutor,
-};
 use serde_json::Value;
 use tenantry_domain::{Clock as _, SystemClock, usage::Status};
 use tenantry_tests::{
-    platform::{Platform, Setup, Tenant, chat_body},
+    network::{Http, chat, http},
+    platform::{Platform, Setup, Tenant},
     process::{Folder, Process},
     upstream::{Upstream, VENDOR_KEY},
 };
-
-type Http = Client<HttpConnector, Full<Bytes>>;
-
-fn http() -> Http {
-    Client::builder(TokioExecutor::new()).build_http()
-}
-
-/// One chat call over the network: the status and the whole body, or `None` when the connection broke.
-async fn chat(http: &Http, base_url: &str, key: &str, prompt: &str, stream: bool) -> Option<(u16, String)> {
-    let request = Request::post(format!("{base_url}/chat/completions"))
-        .header("authorization", format!("Bearer {key}"))
-        .header("content-type", "application/json")
-        .body(Full::from(chat_body(prompt, stream).to_string()))
-        .unwrap();
-    let response = http.request(request).await.ok()?;
-    let status = response.status().as_u16();
-    let body = response.into_body().collect().await.ok()?.to_bytes();
-    Some((status, String::from_utf8_lossy(&body).into_owned()))
-}
 
 /// Opens the folder of a dead process, with the clock at the present.
 async fn reopen(folder: &Folder) -> Platform {
