@@ -1,4 +1,4 @@
-//! The project's commands: `cargo xtask test`, `e2e`, `deploy`, `openapi`, `bench`, `dev`, `fuzz-api`.
+//! The project's commands: `cargo xtask test`, `e2e`, `deploy`, `openapi`, `bench`, `dev`, `fuzz-api`, `sim`.
 //!
 //! This crate depends on no other of the workspace. It is built in seconds, and it can say what is wrong when the rest
 //! does not build.
@@ -13,6 +13,7 @@ mod infra;
 mod openapi;
 mod python;
 mod sdk;
+mod sim;
 mod size;
 mod steps;
 mod suite;
@@ -84,6 +85,18 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Simulate metering under faults, seed after seed, and check the books after each
+    Sim {
+        /// The first seed
+        #[arg(long, default_value_t = 1)]
+        from: u64,
+        /// How many
+        #[arg(long, default_value_t = 1_000)]
+        seeds: u64,
+        /// --trace to see everything that happens, --sabotage to break the protocol on purpose
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Run the platform on this machine with the arguments that follow, like `cargo run`
     Dev {
         /// Arguments of the platform
@@ -124,6 +137,7 @@ fn execute(command: Command) -> Result {
         }
         Command::FuzzApi { arguments } => fuzz_api::run_with(&arguments),
         Command::Bench { arguments } => bench::run_with(&arguments),
+        Command::Sim { from, seeds, arguments } => sim::seeds(from, seeds, &arguments),
         Command::Dev { arguments } => run(cargo(["run", "--package", "tenantry-host", "--"]).args(arguments)),
     }
 }

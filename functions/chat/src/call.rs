@@ -1,9 +1,6 @@
 //! A metered call from admission to settlement.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use http::HeaderMap;
 use tenantry_domain::{
@@ -17,6 +14,7 @@ use tenantry_domain::{
 use tenantry_providers::{Timing, Usage, openai::Produced};
 use tenantry_store::{Admission, Reservation, TenantScope, Terms};
 use tenantry_web::{ApiError, Caller, router::TraceId};
+use tokio::time::Instant;
 
 use crate::{BODY_LIMIT, State, Waits, limits};
 

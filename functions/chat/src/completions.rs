@@ -5,7 +5,6 @@ use axum::{
     extract::{Request, State},
     response::Response,
 };
-use std::time::Instant;
 use tenantry_domain::{
     catalogue::{self, Model, ModelKind},
     roles::Permission,
@@ -17,6 +16,7 @@ use tenantry_web::{
     extract::{body, require_json},
     router::TraceId,
 };
+use tokio::time::Instant;
 
 use crate::{
     answer::{self, Question},

@@ -6,7 +6,6 @@ use axum::{
     response::Response,
 };
 use serde_json::Value;
-use std::time::Instant;
 use tenantry_domain::{catalogue::ModelKind, roles::Permission, usage::Operation};
 use tenantry_providers::{EmbeddingsCall, tokens::count_embedding_input};
 use tenantry_web::{
@@ -14,6 +13,7 @@ use tenantry_web::{
     extract::{body, require_json},
     router::TraceId,
 };
+use tokio::time::Instant;
 
 use crate::{
     answer::{self, Question},

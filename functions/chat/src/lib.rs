@@ -16,10 +16,7 @@ mod models;
 mod request;
 mod stream;
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use axum::{Router, extract::FromRef};
 use tenantry_providers::Timing;
@@ -31,7 +28,7 @@ use tenantry_web::{
     queue::UsageQueue,
     router::{ErrorShape, finish},
 };
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, time::Instant};
 use tokio_util::task::TaskTracker;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -75,7 +72,7 @@ impl Waits {
 
     /// For a call that began at `started`.
     pub(crate) fn from(&self, started: Instant) -> Timing {
-        Timing { first_byte: self.first_byte, idle: self.idle, deadline: (started + self.call).into() }
+        Timing { first_byte: self.first_byte, idle: self.idle, deadline: started + self.call }
     }
 
     /// Time between the end of a call and the expiry of its hold, for telling the queue and settling.

@@ -76,7 +76,13 @@ impl Models {
         if vendors.is_empty() && env.parsed("SANDBOX_MODELS", false)? {
             vendors.insert(SANDBOX.to_owned(), sandbox.clone());
         }
-        Ok(Self { catalogue, vendors, gateway, sandbox })
+        Ok(Self { gateway, sandbox, ..Self::new(catalogue, vendors) })
+    }
+
+    /// The catalogue with these vendors, by their ids.
+    #[must_use]
+    pub fn new(catalogue: Catalogue, vendors: HashMap<String, Arc<dyn Provider>>) -> Self {
+        Self { catalogue, vendors, gateway: None, sandbox: Arc::new(SandboxProvider::new()) }
     }
 
     fn provider(&self, model: &Model) -> Option<&Arc<dyn Provider>> {

@@ -80,6 +80,7 @@ async fn run(
     upstream.timing = call.timing();
     let deadline = upstream.timing.deadline;
     let reply = tokio::select! {
+        biased;
         reply = provider.chat(upstream) => reply,
         // The client left before the vendor answered. The vendor has the prompt, and bills it.
         () = accepted.closed() => {

@@ -27,9 +27,8 @@ pub(crate) const CONFLICT_TRIES: u32 = 8;
 
 /// Waits before try number `attempt` + 1: longer each time, and differently long for each who waits.
 pub(crate) async fn back_off(attempt: u32) {
-    use std::hash::BuildHasher as _;
     let longest = 5 << attempt.min(6);
-    let jitter = std::hash::RandomState::new().hash_one(attempt) % longest;
+    let jitter = fastrand::u64(..longest);
     tokio::time::sleep(std::time::Duration::from_millis(longest / 2 + jitter / 2)).await;
 }
 
