@@ -9,21 +9,13 @@ use crate::{
 };
 
 /// What each request holds. Both do not fit into the month's allowance at once.
-pub(crate) const DEMAND: Units = 2;
+pub(crate) const DEMAND: [Units; 2] = [3, 1];
 
 impl Protocol {
     /// `try_reserve`, and what `reserve` makes of its answer. `now` is the month that the process' clock says.
     pub(crate) fn reserve(&self, state: &mut State, request: Request, now: Period, fate: Fate) -> Option<()> {
+        let demand = DEMAND[request];
         let period = match state.calls[request] {
-            Call::Reserving(guess) if self.is(CheckThenIncrement) => {
-                let period = guess.max(now);
-                let meter = state.table.meter;
-                if meter.period == period && meter.left >= DEMAND && meter.credits >= DEMAND && fate == Fate::Done {
-                    state.calls[request] = Call::Checked(period);
-                    return Some(());
-                }
-                period
-            }
             Call::Reserving(guess) => guess.max(now),
             Call::Repeating(period) | Call::Checked(period) => period,
             _ => return None,
@@ -41,11 +33,17 @@ impl Protocol {
             }
             Fate::Done | Fate::AnswerLost | Fate::GivenUp => {}
         }
-        let tried = state.table.try_reserve(request, DEMAND, period, self.broken);
+        let reads = self.is(CheckThenIncrement) && matches!(state.calls[request], Call::Reserving(_));
+        let tried = if reads {
+            state.table.clone().try_reserve(request, demand, period, None)
+        } else {
+            state.table.try_reserve(request, demand, period, self.broken)
+        };
         state.calls[request] = match (tried, fate) {
+            (Ok(()), _) if reads => Call::Checked(period),
             (Ok(()), Fate::Done) => {
                 let meter = state.table.meter;
-                meter.holds[request].map_or(Call::Dead, |hold| go(state, &meter, request, hold))
+                meter.holds[request].map_or(Call::Over, |hold| go(state, &meter, request, hold))
             }
             (Ok(()), Fate::AnswerLost) => Call::Repeating(period),
             (Ok(()), _) => Call::Releasing,
@@ -58,7 +56,7 @@ impl Protocol {
                     Call::AtVendor(hold)
                 } else if old.period < now {
                     Call::RollingOver(old.seen(), Then::Reserve)
-                } else if old.left >= DEMAND && old.credits >= DEMAND {
+                } else if old.left >= demand && old.credits >= demand {
                     // Only the guess was wrong; the next try knows better.
                     Call::Reserving(old.period)
                 } else {

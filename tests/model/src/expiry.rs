@@ -23,7 +23,9 @@ pub(crate) fn settle_hold(table: &mut Table, settlement: Settlement, broken: Opt
         return Next::End;
     }
     match table.try_settle(request, hold, charged, broken) {
-        Err(Refused(old)) if old.period != hold.period && (old.holds[request].is_some() || broken == Some(SettleTwice)) => {
+        Err(Refused(old))
+            if old.period != hold.period && (old.holds[request].is_some() || broken == Some(SettleTwice)) =>
+        {
             Next::Step(Settlement { closed: true, ..settlement })
         }
         Ok(()) | Err(_) => Next::End,

@@ -90,12 +90,12 @@ impl Protocol {
 
     /// `put_on_plan` reads the meter.
     pub(crate) fn read_plan(&self, state: &mut State, now: Period) -> Option<()> {
-        let Planner::Reading = state.planner else { return None };
+        let Planner::Reading(plan) = state.planner else { return None };
         let meter = state.table.meter;
         state.planner = match () {
-            () if meter.period < now => Planner::RollingOver(meter.seen()),
-            () if meter.plan == Plan::Small => Planner::Over,
-            () => Planner::Putting(meter.seen()),
+            () if meter.period < now => Planner::RollingOver(plan, meter.seen()),
+            () if meter.plan == plan => after(plan),
+            () => Planner::Putting(plan, meter.seen()),
         };
         Some(())
     }
@@ -103,16 +103,16 @@ impl Protocol {
     /// Every other step of a change of plan.
     pub(crate) fn planner(&self, state: &mut State) -> Option<()> {
         state.planner = match state.planner {
-            Planner::RollingOver(seen) => {
+            Planner::RollingOver(plan, seen) => {
                 let _ = state.table.roll_over(seen, self.broken);
-                Planner::Reading
+                Planner::Reading(plan)
             }
-            Planner::Putting(seen) => match state.table.put_on_plan(Plan::Small, seen) {
-                Ok(()) => Planner::Over,
+            Planner::Putting(plan, seen) => match state.table.put_on_plan(plan, seen) {
+                Ok(()) => after(plan),
                 // Somebody used or changed something meanwhile.
-                Err(_) => Planner::Reading,
+                Err(_) => Planner::Reading(plan),
             },
-            Planner::Over | Planner::Reading => return None,
+            Planner::Over | Planner::Reading(_) => return None,
         };
         Some(())
     }
@@ -120,5 +120,13 @@ impl Protocol {
     /// The direct write of a call adds to the roll-ups at once, also where the aggregator's does not.
     pub(crate) fn or_whole(&self) -> Option<Variant> {
         self.broken.filter(|broken| *broken != RollUpsApart)
+    }
+}
+
+/// What comes after a change to `plan`.
+const fn after(plan: Plan) -> Planner {
+    match plan {
+        Plan::Small => Planner::Reading(Plan::Large),
+        Plan::Large => Planner::Over,
     }
 }

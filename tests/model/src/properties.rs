@@ -3,40 +3,65 @@
 use stateright::Property;
 
 use crate::{
-    calls::DEMAND,
     protocol::Protocol,
-    state::{Aggregator, Call, Late, Planner, State, Sweeper},
+    state::{Aggregator, Call, Expiry, ExpiryStep, Planner, Settlement, State, Sweeper},
     table::{CREDITS, PURCHASE, Period, Plan, Record, RollUp, Status, Units},
 };
 
-pub(crate) fn all() -> Vec<Property<Protocol>> {
-    vec![
+/// Those of one of the three models.
+pub(crate) fn of(protocol: &Protocol) -> Vec<Property<Protocol>> {
+    let mut properties = vec![
         Property::always("nothing goes below zero", nothing_below_zero),
-        Property::always("allowance - left = charged, in each month at rest", books_balance),
+        Property::always("allowance - left = charged, in each month, at rest", books_balance),
         Property::always("roll-ups = records", roll_ups_are_records),
         Property::always("one record for each admitted request, at rest", one_record_each),
         Property::always("credits = ledger - charged, at rest", credits_are_the_ledger),
         Property::always("no vendor is called without a reservation", vendor_needs_a_hold),
-        Property::always("one roll-over for a month", one_roll_over),
+        Property::always("one roll-over of a month", one_roll_over),
         Property::always("a change of plan stays", plan_stays),
         Property::always("rest is reached, and no hold is left", comes_to_rest),
-        Property::sometimes("both are admitted", |_, s: &State| s.admitted.iter().count() == 2 && at_rest(s)),
-        Property::sometimes("one is refused", |_, s: &State| s.calls.contains(&Call::Over) && s.admitted.is_empty()),
-        Property::sometimes("both months are charged", |_, s: &State| Period::ALL.iter().all(|p| charged(s, *p) > 0) && at_rest(s)),
-        Property::sometimes("a hold expires and is charged as held", |_, s: &State| {
-            at_rest(s) && records(s, Period::First).any(|record| record.status == Status::Expired)
+        Property::sometimes("a hold is charged as held", |_, s: &State| at_rest(s) && has_ended(s, Status::Expired)),
+        Property::sometimes("a call is charged what it used", |_, s: &State| at_rest(s) && has_ended(s, Status::Ended)),
+        Property::sometimes("somebody is given everything back", |_, s: &State| {
+            s.calls.iter().any(|call| matches!(call, Call::Returning(_)))
         }),
-        Property::sometimes("a hold expires and is settled by its record", |_, s: &State| {
-            at_rest(s) && s.calls.contains(&Call::Dead) && records(s, Period::First).all(|r| r.charged < DEMAND)
-                && records(s, Period::First).count() == 1
+        Property::sometimes("an expired hold is settled by its record", |_, s: &State| {
+            matches!(s.sweeper, Sweeper::Expiring(Expiry { step: ExpiryStep::Settle(_), .. }, _))
         }),
-        Property::sometimes("a hold is settled in a month that is over", |_, s: &State| {
-            at_rest(s) && s.table.closing.is_some_and(|closing| closing.left == Plan::Large.allowance() - 1)
+        Property::sometimes("a record is written without the queue", |_, s: &State| {
+            s.queue == [None; 2] && has_ended(s, Status::Ended)
         }),
-        Property::sometimes("a request that failed is given everything back", |_, s: &State| {
-            at_rest(s) && matches!(s.calls[0], Call::Over) && s.late[0] == Late::None && s.admitted.is_empty()
-        }),
-    ]
+    ];
+    if protocol.requests == 2 {
+        properties.extend([
+            Property::sometimes("both are admitted", |_, s: &State| s.admitted.iter().count() == 2 && at_rest(s)),
+            Property::sometimes("one is refused while the other is under way", |_, s: &State| {
+                matches!(s.calls[0], Call::AtVendor(_)) && s.calls[1] == Call::Over && !s.admitted.contains(1)
+            }),
+            Property::sometimes("a chunk drops what is recorded", |_, s: &State| {
+                s.aggregators.iter().any(|a| matches!(a, Aggregator::Writing { batch, chunk } if batch != chunk))
+            }),
+            Property::sometimes("a call settles what expired on its way", |_, s: &State| {
+                s.calls.iter().any(|call| matches!(call, Call::Expiring(..)))
+            }),
+        ]);
+    }
+    if protocol.month_turns {
+        properties.extend([
+            Property::sometimes("a hold is settled in a month that is over", |_, s: &State| {
+                s.calls.iter().any(|call| matches!(call, Call::Settling(Settlement { closed: true, .. })))
+            }),
+            Property::sometimes("two roll over at the same time", |_, s: &State| {
+                matches!(s.sweeper, Sweeper::RollingOver(_)) && matches!(s.calls[0], Call::RollingOver(..))
+            }),
+        ]);
+    }
+    if protocol.month_turns && protocol.requests == 2 {
+        properties.push(Property::sometimes("both months are charged", |_, s: &State| {
+            Period::ALL.iter().all(|period| charged(s, *period) > 0) && at_rest(s)
+        }));
+    }
+    properties
 }
 
 /// Nothing runs and nothing waits, and no hold is left. A write that somebody gave up on may still be underway.
@@ -49,7 +74,7 @@ fn is_quiet(state: &State) -> bool {
         && state.queue.iter().flatten().all(|message| message.acknowledged)
         && state.aggregators == [Aggregator::Idle; 2]
         && state.sweeper == Sweeper::Idle
-        && matches!(state.planner, Planner::Over | Planner::Reading)
+        && matches!(state.planner, Planner::Over | Planner::Reading(_))
 }
 
 fn records(state: &State, period: Period) -> impl Iterator<Item = Record> {
@@ -58,6 +83,10 @@ fn records(state: &State, period: Period) -> impl Iterator<Item = Record> {
 
 fn charged(state: &State, period: Period) -> Units {
     records(state, period).map(|record| record.charged).sum()
+}
+
+fn has_ended(state: &State, status: Status) -> bool {
+    Period::ALL.into_iter().any(|period| records(state, period).any(|record| record.status == status))
 }
 
 /// Invariant 1.
@@ -119,9 +148,15 @@ fn one_roll_over(_: &Protocol, state: &State) -> bool {
     table.rolled_over == u8::from(turned) && table.closing.is_some() == turned
 }
 
-fn plan_stays(protocol: &Protocol, state: &State) -> bool {
-    let meter = &state.table.meter;
-    !protocol.plan_changes || state.planner != Planner::Over || meter.plan == Plan::Small
+/// Nobody but the next change undoes a change of plan.
+fn plan_stays(_: &Protocol, state: &State) -> bool {
+    state.table.meter.plan
+        == match state.planner {
+            Planner::Reading(Plan::Large) | Planner::RollingOver(Plan::Large, _) | Planner::Putting(Plan::Large, _) => {
+                Plan::Small
+            }
+            _ => Plan::Large,
+        }
 }
 
 /// From here, when nothing fails any more.

@@ -1,12 +1,14 @@
 //! Which steps there are from a state, and what they lead to.
 
+use std::fmt;
+
 use stateright::{Model, Property};
 
 use crate::{
     calls::DEMAND,
     properties,
     state::{Aggregator, Call, ExpiryStep, Late, Month, Planner, Set, Settlement, State, Sweeper, Then},
-    table::{Period, Request, Table, Units},
+    table::{Period, Plan, Request, Table, Units},
     variant::Variant::{self, *},
 };
 
@@ -15,11 +17,19 @@ use crate::{
 pub struct Protocol {
     /// What is done wrong, if anything.
     pub broken: Option<Variant>,
-    /// Whether the plan of the tenant is changed once.
+    /// How many requests come.
+    pub requests: usize,
+    /// Whether the month turns.
+    pub month_turns: bool,
+    /// Whether credits are bought.
+    pub buys_credits: bool,
+    /// Whether the plan of the tenant is changed, and changed back.
     pub plan_changes: bool,
-    /// What the calls may turn out to have used, by request.
-    pub uses: [&'static [Units]; 2],
 }
+
+/// What the vendor may turn out to have produced, by request: a part of what is held, all of it, or nothing, because it
+/// failed before its first token.
+const USES: [&[Units]; 2] = [&[1, 3], &[0, 1]];
 
 /// Whose step it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -78,11 +88,60 @@ pub enum Action {
     Step(Process, &'static str, Fate),
 }
 
+impl fmt::Display for Process {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Call(request) => write!(f, "call {request}"),
+            Self::Aggregator(_) => write!(f, "an aggregator"),
+            Self::Sweeper => write!(f, "the sweep"),
+            Self::Planner => write!(f, "a change of plan"),
+        }
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let fate = match self {
+            Self::TryReserve(.., fate) | Self::Step(.., fate) => *fate,
+            _ => Fate::Done,
+        };
+        match self {
+            Self::MonthTurns => write!(f, "the month turns"),
+            Self::HoldExpires(request) => write!(f, "the hold of call {request} expires"),
+            Self::TryReserve(request, clock, _) => write!(f, "call {request}, clock {clock:?}: try_reserve"),
+            Self::Answered(request, used) => write!(f, "call {request}: the vendor has produced {used}"),
+            Self::Release(request, clock) => write!(f, "call {request}, clock {clock:?}: release"),
+            Self::SweepHolds(clock) => write!(f, "the sweep, clock {clock:?}: sweep_holds"),
+            Self::ReadPlan(clock) => write!(f, "a change of plan, clock {clock:?}: meter"),
+            Self::Receive(_, batch) => write!(f, "an aggregator: gets {batch:?}"),
+            Self::Book => write!(f, "a payment is told of: book"),
+            Self::Arrives(request) => write!(f, "the late try_reserve of call {request} arrives"),
+            Self::Crash(process) => write!(f, "{process} dies"),
+            Self::Step(process, name, _) => write!(f, "{process}: {name}"),
+        }?;
+        match fate {
+            Fate::Done => Ok(()),
+            Fate::NotApplied => write!(f, " (fails)"),
+            Fate::AnswerLost => write!(f, " (done, but the answer is lost, and it is repeated)"),
+            Fate::GivenUp => write!(f, " (done, but the answer is lost, and that is an error)"),
+            Fate::Late => write!(f, " (no answer; it is still underway)"),
+        }
+    }
+}
+
 impl Protocol {
-    /// The protocol as it is, without a change of plan.
+    /// Two requests while the month turns.
+    pub const CORE: Self =
+        Self { broken: None, requests: 2, month_turns: true, buys_credits: false, plan_changes: false };
+    /// Two requests while credits are bought.
+    pub const CREDITS: Self = Self { month_turns: false, buys_credits: true, ..Self::CORE };
+    /// One request while the month turns, credits are bought and the plan is changed, twice.
+    pub const PLAN: Self = Self { requests: 1, buys_credits: true, plan_changes: true, ..Self::CORE };
+
+    /// The same, done wrong.
     #[must_use]
-    pub const fn new() -> Self {
-        Self { broken: None, plan_changes: false, uses: [&[1], &[0, 2]] }
+    pub const fn broken(self, variant: Variant) -> Self {
+        Self { broken: Some(variant), ..self }
     }
 
     pub(crate) fn is(&self, variant: Variant) -> bool {
@@ -120,28 +179,31 @@ impl Protocol {
         let process = Process::Call(request);
         let call = state.calls[request];
         match call {
-            Call::Reserving(_) | Call::Checked(_) | Call::Repeating(_) => {
+            Call::Reserving(_) => {
+                let fates = [Fate::GivenUp, Fate::AnswerLost, Fate::NotApplied, Fate::Done];
                 for clock in clocks {
-                    actions.extend(
-                        [Fate::Done, Fate::NotApplied, Fate::AnswerLost, Fate::GivenUp]
-                            .map(|fate| Action::TryReserve(request, *clock, fate)),
-                    );
-                    if matches!(call, Call::Reserving(_)) && state.late[request] == Late::None {
+                    if state.late[request] == Late::None {
                         actions.push(Action::TryReserve(request, *clock, Fate::Late));
                     }
+                    actions.extend(fates.map(|fate| Action::TryReserve(request, *clock, fate)));
                 }
             }
+            // It is the same write again, whatever the clock says by now.
+            Call::Checked(period) | Call::Repeating(period) => {
+                let fates = [Fate::GivenUp, Fate::NotApplied, Fate::Done];
+                actions.extend(fates.map(|fate| Action::TryReserve(request, period, fate)));
+            }
             Call::AtVendor(_) => {
-                actions.extend(self.uses[request].iter().map(|used| Action::Answered(request, *used)));
+                actions.extend(USES[request].iter().map(|used| Action::Answered(request, *used)));
             }
             Call::Releasing => actions.extend(clocks.iter().map(|clock| Action::Release(request, *clock))),
-            Call::Over | Call::Dead => {}
+            Call::Over => {}
             _ => {
                 let name = call_step(&call);
                 let fates: &[Fate] = match call {
-                    Call::RollingOver(_, Then::Reserve) | Call::Expiring(..) => &[Fate::Done, Fate::NotApplied],
-                    Call::Sending(..) => &[Fate::Done, Fate::NotApplied, Fate::AnswerLost],
-                    Call::Settling(_) | Call::Returning(_) => &[Fate::Done, Fate::AnswerLost],
+                    Call::RollingOver(_, Then::Reserve) | Call::Expiring(..) => &[Fate::NotApplied, Fate::Done],
+                    Call::Sending(..) => &[Fate::AnswerLost, Fate::NotApplied, Fate::Done],
+                    Call::Settling(_) | Call::Returning(_) => &[Fate::AnswerLost, Fate::Done],
                     _ => &[Fate::Done],
                 };
                 actions.extend(fates.iter().map(|fate| Action::Step(process, name, *fate)));
@@ -156,16 +218,14 @@ impl Protocol {
 /// More than any path to rest takes.
 const STEPS_TO_REST: usize = 64;
 
-impl Default for Protocol {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 /// Whether a step belongs to [`Protocol::come_to_rest`].
 fn is_progress(action: &Action, state: &State) -> bool {
     match action {
-        Action::TryReserve(request, _, fate) => *fate == Fate::Done && state.calls[*request] != Call::NEW,
+        // A request need not come, unless it holds something already.
+        Action::TryReserve(request, _, fate) => {
+            let begun = state.calls[*request] != Call::NEW || state.table.meter.holds[*request].is_some();
+            *fate == Fate::Done && begun
+        }
         Action::Step(_, _, fate) => *fate == Fate::Done,
         Action::Receive(_, batch) => {
             batch.iter().all(|request| state.queue[request].is_some_and(|message| !message.acknowledged))
@@ -213,16 +273,19 @@ impl Model for Protocol {
             late: [Late::None; 2],
             aggregators: [Aggregator::Idle; 2],
             sweeper: Sweeper::Idle,
-            planner: if self.plan_changes { Planner::Reading } else { Planner::Over },
+            planner: if self.plan_changes { Planner::Reading(Plan::Small) } else { Planner::Over },
         }]
     }
 
     fn actions(&self, state: &State, actions: &mut Vec<Action>) {
-        for request in 0..2 {
+        for request in (0..self.requests).rev() {
             self.call_actions(state, request, actions);
         }
         for (index, aggregator) in state.aggregators.iter().enumerate() {
             let process = Process::Aggregator(index);
+            if index > 0 && *aggregator == state.aggregators[index - 1] {
+                continue;
+            }
             match aggregator {
                 Aggregator::Idle => {
                     let sent = |request: &Request| state.queue[*request].is_some();
@@ -232,7 +295,8 @@ impl Model for Protocol {
                     continue;
                 }
                 Aggregator::Writing { .. } => {
-                    actions.extend([Fate::Done, Fate::AnswerLost].map(|fate| Action::Step(process, "write_chunk", fate)));
+                    actions
+                        .extend([Fate::AnswerLost, Fate::Done].map(|fate| Action::Step(process, "write_chunk", fate)));
                 }
                 Aggregator::AddingUp { .. } => actions.push(Action::Step(process, "add_up", Fate::Done)),
             }
@@ -250,11 +314,11 @@ impl Model for Protocol {
         }
         match state.planner {
             Planner::Over => {}
-            Planner::Reading => actions.extend(state.month.clocks().iter().map(|clock| Action::ReadPlan(*clock))),
-            Planner::RollingOver(_) => actions.push(Action::Step(Process::Planner, "roll_over", Fate::Done)),
-            Planner::Putting(_) => actions.push(Action::Step(Process::Planner, "put_on_plan", Fate::Done)),
+            Planner::Reading(_) => actions.extend(state.month.clocks().iter().map(|clock| Action::ReadPlan(*clock))),
+            Planner::RollingOver(..) => actions.push(Action::Step(Process::Planner, "roll_over", Fate::Done)),
+            Planner::Putting(..) => actions.push(Action::Step(Process::Planner, "put_on_plan", Fate::Done)),
         }
-        if matches!(state.planner, Planner::RollingOver(_) | Planner::Putting(_)) {
+        if matches!(state.planner, Planner::RollingOver(..) | Planner::Putting(..)) {
             actions.push(Action::Crash(Process::Planner));
         }
         for request in 0..2 {
@@ -265,8 +329,10 @@ impl Model for Protocol {
                 actions.push(Action::Arrives(request));
             }
         }
-        actions.push(Action::Book);
-        if state.month != Month::Second {
+        if self.buys_credits {
+            actions.push(Action::Book);
+        }
+        if self.month_turns && state.month != Month::Second {
             actions.push(Action::MonthTurns);
         }
     }
@@ -290,22 +356,31 @@ impl Model for Protocol {
             Action::Arrives(request) => {
                 let Late::Underway(period) = state.late[request] else { return None };
                 state.late[request] = Late::None;
-                let _ = state.table.try_reserve(request, DEMAND, period, self.broken);
+                let _ = state.table.try_reserve(request, DEMAND[request], period, self.broken);
             }
-            Action::Crash(Process::Call(request)) => state.calls[request] = Call::Dead,
+            Action::Crash(Process::Call(request)) => state.calls[request] = Call::Over,
             Action::Crash(Process::Aggregator(aggregator)) => state.aggregators[aggregator] = Aggregator::Idle,
             Action::Crash(Process::Sweeper) => state.sweeper = Sweeper::Idle,
             // What ordered it orders it again.
-            Action::Crash(Process::Planner) => state.planner = Planner::Reading,
+            Action::Crash(Process::Planner) => {
+                let (Planner::RollingOver(plan, _) | Planner::Putting(plan, _)) = state.planner else { return None };
+                state.planner = Planner::Reading(plan);
+            }
             Action::Step(Process::Call(request), _, fate) => self.call(&mut state, request, fate)?,
             Action::Step(Process::Aggregator(aggregator), _, fate) => self.write_chunk(&mut state, aggregator, fate)?,
             Action::Step(Process::Sweeper, ..) => self.sweeper(&mut state)?,
             Action::Step(Process::Planner, ..) => self.planner(&mut state)?,
         }
+        // They are alike: which is which says nothing.
+        state.aggregators.sort_unstable();
         Some(state)
     }
 
+    fn format_action(&self, action: &Action) -> String {
+        action.to_string()
+    }
+
     fn properties(&self) -> Vec<Property<Self>> {
-        properties::all()
+        properties::of(self)
     }
 }

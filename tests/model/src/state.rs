@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::table::{Hold, Period, Record, Request, Seen, Status, Table, Units};
+use crate::table::{Hold, Period, Plan, Record, Request, Seen, Status, Table, Units};
 
 /// What the clocks say, which need not agree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -27,7 +27,7 @@ impl Month {
 }
 
 /// Some of the two requests.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Set(u8);
 
 impl Set {
@@ -142,17 +142,15 @@ pub enum Call {
     Releasing,
     /// `release` found a hold.
     Returning(Settlement),
-    /// It has ended, one way or the other.
+    /// It has ended, one way or the other, or its process died.
     Over,
-    /// Its process died.
-    Dead,
 }
 
 impl Call {
     pub(crate) const NEW: Self = Self::Reserving(Period::First);
 
     pub(crate) const fn has_ended(self) -> bool {
-        matches!(self, Self::Over | Self::Dead)
+        matches!(self, Self::Over)
     }
 
     /// Whether its own limit of time may have passed: the hold is made to outlive that.
@@ -187,7 +185,7 @@ impl Message {
 }
 
 /// Where a process of the aggregator stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Aggregator {
     /// It waits for messages.
     Idle,
@@ -218,17 +216,17 @@ pub enum Sweeper {
     Expiring(Expiry, Option<(Request, Hold)>),
 }
 
-/// Where a change of plan stands (`commerce`).
+/// Where the changes of plan stand (`commerce`): to the small one, and back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Planner {
-    /// There is none, or it was made.
+    /// There is none any more.
     Over,
     /// It is about to read the meter.
-    Reading,
+    Reading(Plan),
     /// `roll_over` of the meter that it saw.
-    RollingOver(Seen),
+    RollingOver(Plan, Seen),
     /// `put_on_plan` with what it saw.
-    Putting(Seen),
+    Putting(Plan, Seen),
 }
 
 /// A `try_reserve` that its caller gave up on, and that may still arrive.
