@@ -55,13 +55,13 @@ impl Protocol {
                     state.admitted = Set::of(state.admitted.iter().chain([request]));
                     Call::AtVendor(hold)
                 } else if old.period < now {
-                    Call::RollingOver(old.seen(), Then::Reserve)
+                    Call::RollingOver(old.seen(), Then::Reserve(old.period))
                 } else if old.left >= demand && old.credits >= demand {
                     // Only the guess was wrong; the next try knows better.
                     Call::Reserving(old.period)
                 } else {
                     match expired(&old, request) {
-                        Some(expiry) => Call::Expiring(expiry, Then::Reserve),
+                        Some(expiry) => Call::Expiring(expiry, Then::Reserve(old.period)),
                         None => Call::Over,
                     }
                 }
@@ -75,20 +75,17 @@ impl Protocol {
         let table = &mut state.table;
         state.calls[request] = match (state.calls[request], fate) {
             (Call::RollingOver(seen, then), Fate::Done) => {
+                // Done, or somebody else did it: it looks again either way.
                 let _ = table.roll_over(seen, self.broken);
-                match then {
-                    Then::Reserve => Call::Reserving(table.meter.period),
-                    Then::Go(hold) => Call::AtVendor(hold),
-                    Then::Release => Call::Releasing,
-                }
+                after(then)
             }
-            (Call::RollingOver(_, Then::Reserve), Fate::NotApplied) => Call::Releasing,
+            (Call::RollingOver(_, Then::Reserve(_)), Fate::NotApplied) => Call::Releasing,
             (Call::Expiring(expiry, then), Fate::Done) => match expiry.step(table, self.broken) {
                 Next::Step(expiry) => Call::Expiring(expiry, then),
                 Next::End => after(then),
             },
             // It is left to the next. Who could not settle anything is refused.
-            (Call::Expiring(_, Then::Reserve), Fate::NotApplied) => Call::Over,
+            (Call::Expiring(_, Then::Reserve(_)), Fate::NotApplied) => Call::Over,
             (Call::Expiring(_, then), Fate::NotApplied) => after(then),
             (Call::Sending(hold, used), _) => {
                 if fate != Fate::NotApplied {
@@ -181,7 +178,7 @@ fn go(state: &mut State, meter: &Meter, request: Request, hold: Hold) -> Call {
 
 const fn after(then: Then) -> Call {
     match then {
-        Then::Reserve => Call::NEW,
+        Then::Reserve(guess) => Call::Reserving(guess),
         Then::Go(hold) => Call::AtVendor(hold),
         Then::Release => Call::Releasing,
     }

@@ -117,9 +117,9 @@ impl Protocol {
         Some(())
     }
 
-    /// The direct write of a call adds to the roll-ups at once, also where the aggregator's does not.
+    /// The direct write of a call is no batch, and whole also where the aggregator's is not.
     pub(crate) fn or_whole(&self) -> Option<Variant> {
-        self.broken.filter(|broken| *broken != RollUpsApart)
+        self.broken.filter(|broken| !matches!(broken, RollUpsApart | DedupByBatchHash))
     }
 }
 

@@ -201,7 +201,7 @@ impl Protocol {
             _ => {
                 let name = call_step(&call);
                 let fates: &[Fate] = match call {
-                    Call::RollingOver(_, Then::Reserve) | Call::Expiring(..) => &[Fate::NotApplied, Fate::Done],
+                    Call::RollingOver(_, Then::Reserve(_)) | Call::Expiring(..) => &[Fate::NotApplied, Fate::Done],
                     Call::Sending(..) => &[Fate::AnswerLost, Fate::NotApplied, Fate::Done],
                     Call::Settling(_) | Call::Returning(_) => &[Fate::AnswerLost, Fate::Done],
                     _ => &[Fate::Done],

@@ -107,8 +107,8 @@ pub enum ExpiryStep {
 /// What a call does after something that came in its way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Then {
-    /// `try_reserve` again.
-    Reserve,
+    /// `try_reserve` again; the month that the process knows to have begun.
+    Reserve(Period),
     /// It is admitted with this hold.
     Go(Hold),
     /// `release` looks again.
@@ -160,7 +160,7 @@ impl Call {
             Self::Reserving(_)
                 | Self::Checked(_)
                 | Self::Repeating(_)
-                | Self::RollingOver(_, Then::Reserve | Then::Go(_))
+                | Self::RollingOver(_, Then::Reserve(_) | Then::Go(_))
                 | Self::Expiring(..)
                 | Self::AtVendor(_)
         )
