@@ -167,6 +167,11 @@ impl Store {
             (":period".to_owned(), s(hold.period.to_string())),
         ]);
 
+        if shard == 0 {
+            // Who does not know of the other shards is told before it holds anything here.
+            condition.push(format!("(attribute_not_exists({active}) OR {active} = :active)", active = item::ACTIVE));
+            values.insert(":active".to_owned(), n(guess.shards.active));
+        }
         names.insert("#interval".into(), "interval".into());
         if guess.rate.interval == 0 {
             condition.push("#interval = :zero".into());

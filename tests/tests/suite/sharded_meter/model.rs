@@ -1,0 +1,133 @@
+//! The same things happen to a tenant in shards and to one whose meter is in one piece, and both must say the same.
+
+use tenantry_domain::{Amounts, Period, RequestId, Resource, ledger::LedgerKind, metering::Demand};
+use tenantry_store::{Admission, Booked, NewLedgerRow, Reservation};
+use tenantry_tests::platform::{Platform, Tenant};
+
+use super::{MINUTE, plain};
+
+/// Numbers that are the same in every run.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, end: u64) -> u64 {
+        // Knuth's MMIX; the upper bits are the good ones.
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % end
+    }
+
+    /// An id that hashes to any shard.
+    fn request(&mut self) -> RequestId {
+        const LETTERS: &[u8] = b"0123456789abcdefghjkmnpqrstvwxyz";
+        let mut letter = |of: u64| char::from(LETTERS[usize::try_from(self.below(of) * (32 / of)).unwrap()]);
+        // Of the last one, only three bits belong to the id.
+        let end: String = (0..7).map(|_| letter(32)).collect::<String>() + &letter(8).to_string();
+        let short = RequestId::at(tenantry_tests::platform::NOON).short()[..18].to_owned();
+        RequestId::from_short(&format!("{short}{end}")).unwrap()
+    }
+}
+
+/// What can be seen of a tenant, without what shards are.
+async fn seen(platform: &Platform, tenant: &Tenant) -> String {
+    let meter = platform.meter(tenant).await;
+    let closed = platform.store().closed_meter(&tenant.scope, previous(meter.period)).await.unwrap();
+    let books = |meter: &tenantry_domain::metering::Meter| {
+        let charged = Resource::ALL.map(|resource| meter.charged(resource));
+        format!("{} {:?} {:?} {:?}", meter.plan, meter.left, meter.given, charged)
+    };
+    let closed = closed.map(|closed| books(&closed));
+    format!("{} {} {} {} {closed:?}", books(&meter), meter.credits, meter.holds.len(), meter.period)
+}
+
+fn previous(period: Period) -> Period {
+    Period::from_index(period.index() - 1).unwrap()
+}
+
+async fn run(seed: u64, steps: usize) {
+    let setup = plain(60)
+        .plan_change("llm_tokens = 200_000", "llm_tokens = 5_000")
+        .plan_change("llm_tokens = 20_000_000", "llm_tokens = 9_000")
+        .plan_change("requests_per_minute = 60", "requests_per_minute = \"unlimited\"")
+        .plan_change("requests_per_minute = 300", "requests_per_minute = \"unlimited\"")
+        .plan_change("in_flight = 20", "in_flight = 1_000")
+        .plan_change("in_flight = 100\n", "in_flight = 1_000\n");
+    let platform = Platform::start(setup).await;
+    let store = platform.store();
+    let tenants = [platform.tenant("free").await, platform.tenant("free").await];
+    let [sharded, whole] = &tenants;
+    let (mut dice, mut flying, mut version) = (Dice(seed), Vec::<[Reservation; 2]>::new(), 0);
+    for step in 0..steps {
+        let at = format!("seed {seed}, step {step}");
+        match dice.below(20) {
+            0 => {
+                let wanted = u8::try_from(dice.below(6) + 1).unwrap();
+                store.set_meter_shards(&sharded.scope, wanted).await.unwrap();
+            }
+            1 => {
+                version += 1;
+                let plan = ["free", "pro", "team"][usize::try_from(dice.below(3)).unwrap()];
+                for tenant in &tenants {
+                    store.put_on_plan(&tenant.scope, plan, version, None).await.unwrap();
+                }
+            }
+            2 | 3 => {
+                let (key, amount) = (format!("ord_{step}"), dice.below(900));
+                let kind = LedgerKind::Purchase;
+                let new = NewLedgerRow { kind, amount, key: &key, reference: None, expires_at: None };
+                for tenant in &tenants {
+                    store.add_credits(&tenant.scope, &new).await.unwrap();
+                }
+            }
+            4 => {
+                let (key, amount) = (format!("re_{step}"), dice.below(1_500));
+                let kind = LedgerKind::Refund;
+                let new = NewLedgerRow { kind, amount, key: &key, reference: None, expires_at: None };
+                let mut booked = vec![];
+                for tenant in &tenants {
+                    let Booked::Done(row) = store.take_credits(&tenant.scope, &new).await.unwrap() else { panic!() };
+                    booked.push((row.amount, row.short, row.before));
+                }
+                assert_eq!(booked[0], booked[1], "{at}");
+            }
+            5 => {
+                platform.clock().advance(2 * MINUTE);
+                platform.host().sweep().await;
+                flying.clear();
+            }
+            6 if dice.below(3) == 0 => platform.clock().set(Period::of(store.now()).end()),
+            6..=9 if !flying.is_empty() => {
+                let which = usize::try_from(dice.below(flying.len() as u64)).unwrap();
+                let part = dice.below(5);
+                for reservation in flying.swap_remove(which) {
+                    let hold = reservation.hold();
+                    let charged = hold.amounts.iter().fold(Amounts::NONE, |sum, (r, n)| sum.with(r, n * part / 4));
+                    store.settle(&reservation, &charged, hold.credits * part / 4).await.unwrap();
+                }
+            }
+            _ => {
+                let tokens = [dice.below(300), dice.below(2_000), 0][usize::try_from(dice.below(3)).unwrap()];
+                let amounts = Amounts::NONE.with(Resource::LlmTokens, tokens).with(Resource::Messages, dice.below(3));
+                let credits = dice.below(4).saturating_sub(2) * dice.below(700);
+                let (demand, request) = (Demand { amounts, credits }, dice.request());
+                let mut answers = vec![];
+                for tenant in &tenants {
+                    answers.push(store.reserve(&tenant.scope, &request, &demand, MINUTE).await.unwrap());
+                }
+                let [first, second] = <[Admission; 2]>::try_from(answers).unwrap();
+                match (first, second) {
+                    (Admission::Admitted(first), Admission::Admitted(second)) => flying.push([*first, *second]),
+                    (Admission::Refused(first), Admission::Refused(second)) => assert_eq!(first, second, "{at}"),
+                    (first, second) => panic!("{at}: {first:?}, and in one piece {second:?}"),
+                }
+            }
+        }
+        assert_eq!(seen(&platform, sharded).await, seen(&platform, whole).await, "{at}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_happens_shards_say_what_one_piece_says() {
+    for seed in 0..8 {
+        run(seed, 60).await;
+    }
+}
