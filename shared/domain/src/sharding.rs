@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// The most shards a meter can have.
-pub const MOST_SHARDS: u8 = 16;
+pub const MOST_SHARDS: u8 = 64;
 
 /// Which shard of its meter an item is, and what the main one, number 0, knows of the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -326,7 +326,7 @@ mod tests {
     proptest! {
         #[test]
         fn parts_of_rate_and_flight_are_the_whole_and_none_is_empty(
-            wanted in 0_u8..40, per_minute in 1_u64..100_000, burst in 1_u64..200, in_flight in 1_u64..2_000,
+            wanted in 0_u8..100, per_minute in 1_u64..100_000, burst in 1_u64..200, in_flight in 1_u64..2_000,
         ) {
             let rate = Rate::per_minute(per_minute, burst);
             let active = active(wanted, rate, in_flight);

@@ -233,7 +233,7 @@ async fn an_operator_says_how_many_and_the_plan_how_many_at_most() {
     };
     for wrong in [
         json!({"tenant": tenant.org, "shards": 0}),
-        json!({"tenant": tenant.org, "shards": 17}),
+        json!({"tenant": tenant.org, "shards": 65}),
         json!({"tenant": tenantry_domain::OrgId::new(), "shards": 2}),
         json!({"shards": 2}),
         json!({"tenant": tenant.org, "shards": 2, "job": "reset"}),

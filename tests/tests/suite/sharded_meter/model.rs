@@ -6,6 +6,9 @@ use tenantry_tests::platform::{Platform, Tenant};
 
 use super::{MINUTE, plain};
 
+/// So long that no hold expires at the turn of a month: when that is seen is a matter of which shard somebody looks at.
+const LONG: i64 = 400 * 24 * 60 * MINUTE;
+
 /// Numbers that are the same in every run.
 struct Dice(u64);
 
@@ -90,7 +93,7 @@ async fn run(seed: u64, steps: usize) {
                 assert_eq!(booked[0], booked[1], "{at}");
             }
             5 => {
-                platform.clock().advance(2 * MINUTE);
+                platform.clock().advance(LONG + MINUTE);
                 platform.host().sweep().await;
                 flying.clear();
             }
@@ -111,7 +114,7 @@ async fn run(seed: u64, steps: usize) {
                 let (demand, request) = (Demand { amounts, credits }, dice.request());
                 let mut answers = vec![];
                 for tenant in &tenants {
-                    answers.push(store.reserve(&tenant.scope, &request, &demand, MINUTE).await.unwrap());
+                    answers.push(store.reserve(&tenant.scope, &request, &demand, LONG).await.unwrap());
                 }
                 let [first, second] = <[Admission; 2]>::try_from(answers).unwrap();
                 match (first, second) {

@@ -54,9 +54,9 @@ async fn month(shards: u8, messages: u64, refused: u64) -> [Price; 4] {
 
 #[tokio::test]
 async fn a_request_costs_what_it_cost_until_the_quota_is_nearly_used_up() {
-    println!("shards | far from the end | whole quota of 4,000 | its last 100 | a refusal (write and read units)");
+    println!("shards | far from the end | whole quota of 600 | its last 100 | a refusal (write and read units)");
     for shards in [1, 4, 16] {
-        let [far, whole, last, refusal] = month(shards, 4_000, 50).await;
+        let [far, whole, last, refusal] = month(shards, 600, 20).await;
         println!("{shards} | {far:?} | {whole:?} | {last:?} | {refusal:?}");
         if shards == 1 {
             assert_eq!([far, last], [Price { write: 2.0, read: 0.0 }; 2]);
@@ -68,4 +68,41 @@ async fn a_request_costs_what_it_cost_until_the_quota_is_nearly_used_up() {
         // The write that fails, then every shard twice.
         assert_eq!(refusal, Price { write: 1.0, read: 2.0 * f64::from(shards) });
     }
+}
+
+/// What a request costs among `in_flight` others: every update pays for the whole item, with all its holds.
+async fn among(in_flight: usize, shards: u8) -> f64 {
+    let capacity = Arc::new(Capacity::default());
+    let platform = Platform::start(plain(1_000_000).capacity(&capacity)).await;
+    let (tenant, store) = (platform.tenant("free").await, platform.store());
+    store.set_meter_shards(&tenant.scope, shards).await.unwrap();
+    let amounts = Amounts::NONE.with(Resource::Messages, 1).with(Resource::LlmTokens, 100);
+    let demand = Demand { amounts, credits: 0 };
+    let mut flying = std::collections::VecDeque::new();
+    let (mut before, calls) = (0.0, 100);
+    for call in 0..in_flight + calls {
+        if call == in_flight {
+            before = capacity.write_units();
+        }
+        let admission = store.reserve(&tenant.scope, &RequestId::new(), &demand, MINUTE).await.unwrap();
+        let Admission::Admitted(reservation) = admission else { panic!("{admission:?}") };
+        flying.push_back(reservation);
+        if flying.len() > in_flight {
+            store.settle(&flying.pop_front().unwrap(), &amounts, 0).await.unwrap();
+        }
+    }
+    #[allow(clippy::cast_precision_loss, reason = "hundreds")]
+    let price = (capacity.write_units() - before) / calls as f64;
+    price
+}
+
+#[tokio::test]
+async fn a_request_among_many_pays_for_those_in_its_shard() {
+    println!("in flight | shards | write units before the last byte");
+    let mut prices = vec![];
+    for shards in [1, 4, 16] {
+        prices.push(among(200, shards).await);
+        println!("200 | {shards} | {:.2}", prices[prices.len() - 1]);
+    }
+    assert!(prices[0] > 20.0 && prices[1] < prices[0] / 3.0 && prices[2] < prices[0] / 6.0, "{prices:?}");
 }
