@@ -127,6 +127,24 @@ async fn what_all_shards_have_together_is_there_for_one_request_and_the_refusal_
 }
 
 #[tokio::test]
+async fn a_cap_that_the_client_leaves_open_gets_what_all_shards_have_left() {
+    let platform = Platform::start(plain(1_000).plan_change("llm_tokens = 200_000", "llm_tokens = 700")).await;
+    let (tenant, store) = (platform.tenant("free").await, platform.store());
+    store.set_meter_shards(&tenant.scope, 3).await.unwrap();
+    for _ in 0..12 {
+        let reservation = admitted(store, &tenant.scope, &tokens(10)).await;
+        store.settle(&reservation, &Amounts::NONE, 0).await.unwrap();
+    }
+    let richest = items(&platform, &tenant).iter().map(|row| number(row, "/left/M/llm_tokens")).max();
+    assert!(richest < Some(500), "{richest:?}");
+    let body = json!({"model": "sandbox/echo", "messages": [{"role": "user", "content": "hello"}]});
+    let reply = platform.post("/api/v1/chat/completions", &tenant.api_key, body).await.expect(200);
+    assert_eq!(reply.header("x-ratelimit-limit-tokens"), "700");
+    platform.quiesce().await;
+    assert_eq!(platform.books(&tenant).await.len(), 1);
+}
+
+#[tokio::test]
 async fn the_rate_and_the_places_of_all_shards_are_the_plans() {
     let upstream = Upstream::start().await;
     let setup = Setup::default().upstream(&upstream).plan_change("in_flight = 2", "in_flight = 6");

@@ -123,7 +123,7 @@ async fn plans_change_for_all_shards_at_once() {
     assert_eq!(meter.plan_version, 4);
 }
 
-const fn row<'a>(kind: LedgerKind, key: &'a str, amount: u64) -> NewLedgerRow<'a> {
+pub(super) const fn row<'a>(kind: LedgerKind, key: &'a str, amount: u64) -> NewLedgerRow<'a> {
     NewLedgerRow { kind, amount, key, reference: Some(key), expires_at: None }
 }
 
