@@ -166,16 +166,25 @@ impl Store {
                 .set_expression_attribute_values(Some(change.values));
             writes.push(TransactWriteItem::builder().update(build(closing.build())?).build());
         }
-        writes.extend(budget);
+        writes.extend(budget.clone());
         match self.transact(writes).await? {
-            Transacted::Done => Ok(SettleOutcome::Settled),
+            Transacted::Done => return Ok(SettleOutcome::Settled),
             // The first write fails only when the hold is gone.
-            Transacted::Refused(reasons) if reasons[0] => Ok(SettleOutcome::AlreadySettled),
-            Transacted::Refused(_) => Err(StoreError::Corrupt {
-                key: format!("{:?}", keys::closing_shard(scope, hold.shard, hold.period)),
-                what: "a period was closed without its closing row, or a budget has no item".into(),
-            }),
+            Transacted::Refused(reasons) if reasons[0] => return Ok(SettleOutcome::AlreadySettled),
+            Transacted::Refused(_) => {}
         }
+        let key = keys::closing_shard(scope, hold.shard, hold.period);
+        let closing = self.get(&key, true).await?.map(|closing| item::closing(&closing)).transpose()?;
+        let takes = |r: &Resource| closing.as_ref().is_none_or(|closing| closing.left.get(*r) != Limit::Unlimited);
+        let counted = refund.iter().filter(|(r, _)| takes(r)).fold(Amounts::NONE, |sum, (r, n)| sum.with(r, n));
+        if counted != *refund {
+            // A change of plan made a resource unlimited before the period ended.
+            return Box::pin(self.settle_closed(scope, request, hold, &counted, credits_back, budget)).await;
+        }
+        Err(StoreError::Corrupt {
+            key: format!("{key:?}"),
+            what: "a period was closed without its closing row, or a budget has no item".into(),
+        })
     }
 }
 
