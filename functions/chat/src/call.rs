@@ -290,6 +290,7 @@ impl Call {
             latency_ms: millis(self.started.elapsed()),
             first_byte_ms: self.first_byte.map(millis),
             request_id: self.trace.0.to_string(),
+            shard: hold.shard,
         };
         if overrun > 0 {
             tracing::warn!(request = %event.id, overrun, model = event.model, "used more than was held");

@@ -21,7 +21,7 @@ use lambda_runtime::LambdaEvent;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tenantry_commerce::{Commerce, CommerceError};
-use tenantry_domain::Millis;
+use tenantry_domain::{Millis, OrgId, sharding::MOST_SHARDS};
 use tenantry_store::{Store, StoreError, TimeIsUp};
 use tenantry_web::{
     config::{self, ConfigError, Env},
@@ -67,8 +67,8 @@ pub enum JobError {
     /// So many tenants fail that it is not about them.
     #[error("{0} tenants of one walk failed")]
     ManyFailures(usize),
-    /// The event is neither a job nor a batch of messages.
-    #[error("not an event of a schedule or of the job queue: {0}")]
+    /// The event is neither a job nor a batch of messages, nor anything that can be set.
+    #[error("not an event of a schedule, of the job queue or of an operator: {0}")]
     Unknown(String),
     /// The answer to SQS.
     #[error("{0}")]
@@ -111,11 +111,17 @@ pub enum Answer {
         /// How many messages were sent.
         messages: u8,
     },
+    /// To an operator.
+    Sharded {
+        /// How many shards of the tenant's meter admit from now on.
+        shards: u8,
+    },
     /// To SQS.
     Batch(SqsBatchResponse),
 }
 
-/// The Lambda handler, for the schedule's `{"job"}` and for batches of the job queue.
+/// The Lambda handler, for the schedule's `{"job"}`, for batches of the job queue, and for an operator's
+/// `{"tenant", "shards"}`.
 ///
 /// # Errors
 /// [`JobError`]; the whole event is delivered again then.
@@ -125,8 +131,19 @@ pub async fn handle(state: &State, event: LambdaEvent<Value>) -> Result<Answer, 
         job: Job,
     }
 
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Sharded {
+        tenant: OrgId,
+        shards: u8,
+    }
+
     let LambdaEvent { payload, context } = event;
     let unknown = |error: serde_json::Error| JobError::Unknown(error.to_string());
+    if payload.get("shards").is_some() {
+        let Sharded { tenant, shards } = serde_json::from_value(payload).map_err(unknown)?;
+        return Ok(Answer::Sharded { shards: set_shards(state, &tenant, shards).await? });
+    }
     if payload.get("Records").is_none() {
         let Scheduled { job } = serde_json::from_value(payload).map_err(unknown)?;
         return Ok(Answer::FannedOut { messages: fan_out(state, job).await? });
@@ -148,6 +165,22 @@ pub async fn handle(state: &State, event: LambdaEvent<Value>) -> Result<Answer, 
         telemetry::metric(state.store.now(), ORDERS_FAILED, tally.orders_failed);
     }
     queue::answer(failures).map(Answer::Batch).map_err(JobError::Batch)
+}
+
+/// Gives a tenant's meter so many shards, while its requests come and go. Returns how many admit from now on, which are fewer
+/// where its plan allows fewer requests.
+///
+/// # Errors
+/// [`JobError`]; doing it again is harmless.
+pub async fn set_shards(state: &State, tenant: &OrgId, shards: u8) -> Result<u8, JobError> {
+    if !(1..=MOST_SHARDS).contains(&shards) {
+        return Err(JobError::Unknown(format!("a meter has 1 to {MOST_SHARDS} shards")));
+    }
+    let scope = state.store.tenant(tenant).await?;
+    let scope = scope.ok_or_else(|| JobError::Unknown(format!("there is no tenant {tenant}")))?;
+    let active = state.store.set_meter_shards(&scope, shards).await?;
+    tracing::info!(org = %tenant, shards, active, "a meter is shared out anew");
+    Ok(active)
 }
 
 /// Sends one message per shard, and one for what Stripe could not deliver. Returns how many.

@@ -281,6 +281,7 @@ mod tests {
             latency_ms: 5,
             first_byte_ms: None,
             request_id: "-started-with-a-dash".into(),
+            shard: 0,
         };
         let record = Record::from(event);
         let fields = serde_json::to_value(&record).unwrap().as_object().unwrap().len();

@@ -18,6 +18,7 @@ pub mod orders;
 pub mod plans;
 pub mod roles;
 pub mod secret;
+pub mod sharding;
 pub mod time;
 pub mod usage;
 pub mod username;

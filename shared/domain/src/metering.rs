@@ -12,6 +12,7 @@ use crate::{
     features::Shortfall,
     ids::{KeyId, RequestId},
     plans::{Limit, Plan},
+    sharding::Shards,
     time::{Millis, Period},
 };
 
@@ -192,6 +193,8 @@ pub struct Hold {
     pub expires_at: i64,
     /// The key whose budget it was taken from as well.
     pub budget: Option<KeyId>,
+    /// The shard of the meter that it was taken from.
+    pub shard: u8,
 }
 
 impl Hold {
@@ -247,6 +250,8 @@ pub struct Meter {
     pub max_holds: u64,
     /// The requests in flight.
     pub holds: BTreeMap<RequestId, Hold>,
+    /// Whether this is all of it.
+    pub shards: Shards,
 }
 
 /// What one request asks of the meter.
@@ -348,6 +353,7 @@ impl Meter {
             rate: plan.rate(),
             max_holds: plan.limits.in_flight,
             holds: BTreeMap::new(),
+            shards: Shards::default(),
         }
     }
 
@@ -448,6 +454,7 @@ mod tests {
             period: Period::of(0),
             expires_at: 10,
             budget: None,
+            shard: 0,
         };
         assert_eq!(hold.taken(), Amounts::NONE.with(Resource::LlmTokens, 100));
         let charged = Amounts::NONE.with(Resource::LlmTokens, 30);

@@ -137,6 +137,14 @@ pub struct UsageEvent {
     pub first_byte_ms: Option<u64>,
     /// `x-request-id` of the answer, which the caller may have chosen.
     pub request_id: String,
+    /// The shard of the meter that its hold was in: of no other one is anything charged for it.
+    #[serde(default, skip_serializing_if = "is_main")]
+    pub shard: u8,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
+const fn is_main(shard: &u8) -> bool {
+    *shard == 0
 }
 
 impl UsageEvent {

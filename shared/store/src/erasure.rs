@@ -107,6 +107,13 @@ impl Store {
             let lookups: Vec<_> = hashes.into_iter().flatten().map(|hash| Ok(keys::api_key_lookup(hash))).collect();
             return self.erase_rows(lookups).await;
         }
+        if sort_key == keys::METER {
+            for number in 1..crate::meter::read_meter(item)?.shards.made {
+                let pk = keys::meter_partition(scope, number);
+                self.erase_partition(&pk).await?;
+            }
+            return Ok(());
+        }
         if let (keys::ACCOUNT, Some(customer)) = (sort_key, reader.optional_text("customer")?) {
             return self.erase_rows([Ok(keys::customer(customer))]).await;
         }
@@ -122,6 +129,18 @@ impl Store {
             return self.erase_rows([Ok(keys::user_org(&user, scope.org()))]).await;
         }
         Ok(())
+    }
+
+    /// A shard of the meter: itself, and a row for every month.
+    async fn erase_partition(&self, pk: &str) -> Result<()> {
+        loop {
+            let range = Range { limit: AT_ONCE, consistent: true, ..Range::between(pk, " ", "\u{7f}") };
+            let (items, next) = self.page(range).await?;
+            self.erase_rows(items.iter().map(key_of)).await?;
+            if next.is_none() {
+                return Ok(());
+            }
+        }
     }
 
     async fn erase_rows(&self, rows: impl IntoIterator<Item = Result<Key>>) -> Result<()> {

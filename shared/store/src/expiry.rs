@@ -2,7 +2,7 @@
 
 use aws_sdk_dynamodb::types::TransactWriteItem;
 use tenantry_domain::{
-    Millis, RequestId,
+    Amounts, Millis, Period, RequestId,
     metering::{Hold, Meter},
     usage::{Operation, Status, Tokens, UsageEvent},
 };
@@ -28,9 +28,9 @@ impl Store {
     /// # Errors
     /// [`StoreError`](crate::StoreError).
     pub async fn sweep_holds(&self, scope: &TenantScope) -> Result<usize> {
-        let (meter, now) = (self.meter(scope).await?, self.now());
-        let (mut settled, mut failed) = (0, None);
-        for (request, hold) in meter.holds.iter().filter(|(_, hold)| hold.is_expired(now)) {
+        let now = self.now();
+        let (shards, mut settled, mut failed) = (self.meter_shards(scope, Some(Period::of(now))).await?, 0, None);
+        for (request, hold) in shards.iter().flat_map(|shard| &shard.holds).filter(|(_, hold)| hold.is_expired(now)) {
             // One hold that cannot be settled keeps none of the others.
             match self.expire(scope, request, hold).await {
                 Ok(()) => settled += 1,
@@ -55,12 +55,17 @@ impl Store {
     async fn expire(&self, scope: &TenantScope, request: &RequestId, hold: &Hold) -> Result<()> {
         loop {
             if let Some(record) = self.usage_record(scope, hold.period, request).await? {
-                self.settle_hold(scope, request, hold, &record.charged, record.credits).await?;
+                // Held twice, for a write that came late: it is charged in the shard that the record names, and nowhere else.
+                let (charged, credits) = match record.shard == hold.shard {
+                    true => (record.charged, record.credits),
+                    false => (Amounts::NONE, 0),
+                };
+                self.settle_hold(scope, request, hold, &charged, credits).await?;
                 return Ok(());
             }
             let event = expired_event(scope, request, hold);
             let remove = self
-                .update(&keys::meter(scope))
+                .update(&keys::meter_shard(scope, hold.shard))
                 .update_expression("REMOVE #holds.#request")
                 .condition_expression("attribute_exists(#holds.#request)")
                 .set_expression_attribute_names(Some(names(&["#holds"])))
@@ -104,5 +109,6 @@ fn expired_event(scope: &TenantScope, request: &RequestId, hold: &Hold) -> Usage
         latency_ms: 0,
         first_byte_ms: None,
         request_id: request.to_string(),
+        shard: hold.shard,
     }
 }

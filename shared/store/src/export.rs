@@ -60,7 +60,16 @@ impl Store {
         let (items, next) = self.page(range).await?;
         let mut exported = vec![];
         for item in &items {
-            exported.extend(read_any(item)?);
+            exported.extend(match read_any(item)? {
+                // What its shards are together.
+                Some(Exported::Meter(meter)) if meter.shards.made > 1 => {
+                    Some(Exported::Meter(self.meter_as_it_is(scope).await?))
+                }
+                Some(Exported::Closing(meter)) if meter.shards.made > 1 => {
+                    self.closed_meter(scope, meter.period).await?.map(Exported::Closing)
+                }
+                other => other,
+            });
         }
         Ok(Page { items: exported, next })
     }

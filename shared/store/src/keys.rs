@@ -21,6 +21,8 @@
 //! | `T#<org>` | `ORDER#<ord>` | order |
 //! | `T#<org>` | `TSES#<tus>#<ses>` | session of a tenant user |
 //! | `T#<org>` | `AUDIT#<time>#<id>` | audit row |
+//! | `T#<org>#M<number>` | `METER` | a further shard of the meter |
+//! | `T#<org>#M<number>` | `CLOSE#<period>` | the same as a period ended |
 //! | `T#<org>` | `IDEM#<sha256>` | request with an `Idempotency-Key`, and its answer |
 //! | `K#<sha256>` | `KEY` | API key, for authentication |
 //! | `U#<usr>` | `USER` | user |
@@ -88,8 +90,21 @@ pub(crate) fn organization(scope: &TenantScope) -> Key {
 }
 
 pub(crate) fn meter(scope: &TenantScope) -> Key {
-    Key::new(tenant(scope), "METER")
+    Key::new(tenant(scope), METER)
 }
+
+/// A further shard has a partition of its own: it is there to be written to beside the others, and beside the tenant's
+/// records. The main one, number 0, is the meter.
+pub(crate) fn meter_shard(scope: &TenantScope, number: u8) -> Key {
+    if number == 0 { meter(scope) } else { Key::new(meter_partition(scope, number), METER) }
+}
+
+/// Where all that belongs to a further shard is.
+pub(crate) fn meter_partition(scope: &TenantScope, number: u8) -> String {
+    format!("{}#M{number}", tenant(scope))
+}
+
+pub(crate) const METER: &str = "METER";
 
 pub(crate) fn member(scope: &TenantScope, user: &UserId) -> Key {
     Key::new(tenant(scope), format!("{MEMBER_PREFIX}{user}"))
@@ -160,7 +175,18 @@ pub(crate) fn roll_ups_to(day: &str) -> String {
 }
 
 pub(crate) fn closing(scope: &TenantScope, period: Period) -> Key {
-    Key::new(tenant(scope), format!("CLOSE#{period}"))
+    Key::new(tenant(scope), format!("{CLOSING_PREFIX}{period}"))
+}
+
+pub(crate) const CLOSING_PREFIX: &str = "CLOSE#";
+
+/// The closing row of a shard of the meter.
+pub(crate) fn closing_shard(scope: &TenantScope, number: u8, period: Period) -> Key {
+    if number == 0 {
+        closing(scope, period)
+    } else {
+        Key::new(meter_partition(scope, number), format!("{CLOSING_PREFIX}{period}"))
+    }
 }
 
 pub(crate) fn budget(scope: &TenantScope, key: &KeyId, period: Period) -> Key {

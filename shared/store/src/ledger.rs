@@ -3,9 +3,10 @@
 
 use aws_sdk_dynamodb::types::{Put, TransactWriteItem};
 use tenantry_domain::{
-    LedgerId, Millis,
+    LedgerId, Millis, Period,
     ledger::{LedgerKind, LedgerRow, lots},
     metering::Meter,
+    sharding::{self, taken_from_each},
 };
 
 use crate::{
@@ -63,7 +64,7 @@ impl Store {
             }
             let update = update.update_expression(set).condition_expression(condition);
             let update = TransactWriteItem::builder().update(build(update.build())?).build();
-            if let Some(booked) = self.book(scope, new, row, update).await? {
+            if let Some(booked) = self.book(scope, new, row, vec![update]).await? {
                 return Ok(booked);
             }
             back_off(attempt).await;
@@ -77,18 +78,26 @@ impl Store {
     /// As for [`Store::add_credits`].
     pub async fn take_credits(&self, scope: &TenantScope, new: &NewLedgerRow<'_>) -> Result<Booked> {
         for attempt in 0..CONFLICT_TRIES {
-            let meter = self.meter(scope).await?;
+            let shards = self.shards_at_rest(scope, Some(Period::of(self.now()))).await?;
+            let Some(meter) = sharding::together(&shards, self.now()) else { continue };
             let taken = new.amount.min(meter.credits);
             let row = self.ledger_row(new, &meter, -i64::try_from(taken).unwrap_or(i64::MAX), new.amount - taken);
-            // Where all goes, nothing may have come meanwhile that belongs to it as well.
-            let is = if taken < new.amount { "=" } else { ">=" };
-            let update = self
-                .update(&keys::meter(scope))
-                .update_expression("SET credits = credits - :amount")
-                .condition_expression(format!("credits {is} :amount"))
-                .expression_attribute_values(":amount", n(taken));
-            let update = TransactWriteItem::builder().update(build(update.build())?).build();
-            if let Some(booked) = self.book(scope, new, row, update).await? {
+            // Where all goes, nothing may have come meanwhile that belongs to it as well, in any shard.
+            let all = taken < new.amount;
+            let is = if all { "=" } else { ">=" };
+            let mut writes = vec![];
+            for (shard, taken) in shards.iter().zip(taken_from_each(shards.iter().map(|s| s.credits), taken)) {
+                if taken == 0 && !all && shard.shards.number > 0 {
+                    continue;
+                }
+                let update = self
+                    .update(&keys::meter_shard(scope, shard.shards.number))
+                    .update_expression("SET credits = credits - :amount")
+                    .condition_expression(format!("credits {is} :amount"))
+                    .expression_attribute_values(":amount", n(taken));
+                writes.push(TransactWriteItem::builder().update(build(update.build())?).build());
+            }
+            if let Some(booked) = self.book(scope, new, row, writes).await? {
                 return Ok(booked);
             }
             back_off(attempt).await;
@@ -115,7 +124,7 @@ impl Store {
         scope: &TenantScope,
         new: &NewLedgerRow<'_>,
         row: LedgerRow,
-        meter: TransactWriteItem,
+        meter: Vec<TransactWriteItem>,
     ) -> Result<Option<Booked>> {
         let key = NewItem::at(&keys::booking(scope, new.key)).text("org", scope.org().as_str());
         let mut writes = vec![];
@@ -127,7 +136,7 @@ impl Store {
                 .condition_expression("attribute_not_exists(pk)");
             writes.push(TransactWriteItem::builder().put(build(put.build())?).build());
         }
-        writes.push(meter);
+        writes.extend(meter);
         Ok(match self.transact_apart(writes).await? {
             Transacted::Done => Some(Booked::Done(row)),
             Transacted::Refused(reasons) if reasons[0] => Some(Booked::Before),

@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use serde::{Deserialize, Serialize};
 use tenantry_domain::{
-    Millis, Period, RequestId, Resource, metering::Meter, plans::Limit, time::day, usage::UsageEvent,
+    Millis, Period, RequestId, Resource, metering::Meter, plans::Limit, sharding, time::day, usage::UsageEvent,
 };
 
 use crate::{
@@ -29,7 +29,6 @@ use crate::{
     error::{Result, StoreError},
     item::{Item, Reader, n, s},
     keys::{self, Key},
-    meter::read_meter,
     usage::{RollUp, RollUpKey, Sums, read_record, read_roll_up},
 };
 
@@ -213,11 +212,11 @@ impl Store {
         Err(StoreError::Contention)
     }
 
-    async fn meter_as_it_is(&self, scope: &TenantScope) -> Result<Meter> {
-        let key = keys::meter(scope);
-        let stored = self.get(&key, true).await?;
-        let missing = || StoreError::Corrupt { key: format!("{key:?}"), what: "the tenant has no meter".into() };
-        read_meter(&stored.ok_or_else(missing)?)
+    /// The meter in whatever period it is.
+    pub(crate) async fn meter_as_it_is(&self, scope: &TenantScope) -> Result<Meter> {
+        let shards = self.shards_at_rest(scope, None).await?;
+        let missing = || StoreError::Corrupt { key: keys::tenant(scope), what: "the tenant has no meter".into() };
+        sharding::together(&shards, self.now()).ok_or_else(missing)
     }
 
     /// The roll-ups of `period` and the one before, by sort key.

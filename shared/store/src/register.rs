@@ -1,6 +1,6 @@
 //! The register of tenants, for work that visits all of them shard by shard.
 
-use tenantry_domain::OrgId;
+use tenantry_domain::{OrgId, Period, sharding::Shards};
 
 use crate::{
     Store, TenantScope,
@@ -63,13 +63,19 @@ impl Store {
     /// [`StoreError`](crate::StoreError).
     pub async fn begin_period(&self, scope: &TenantScope) -> Result<bool> {
         // A stale read can only show the period as older than it is; `meter` looks closely then.
-        if let Some(stored) = self.get(&keys::meter(scope), false).await?
-            && crate::meter::read_meter(&stored)?.period >= tenantry_domain::Period::of(self.now())
-        {
-            return Ok(false);
+        let mut is_current = false;
+        if let Some(stored) = self.get(&keys::meter(scope), false).await? {
+            let meter = crate::meter::read_meter(&stored)?;
+            is_current = meter.period >= Period::of(self.now());
+            if is_current && meter.shards == Shards::default() {
+                return Ok(false);
+            }
         }
-        self.meter(scope).await?;
-        Ok(true)
+        let meter = self.meter(scope).await?;
+        if meter.shards != Shards::default() {
+            self.keep_shards(scope).await?;
+        }
+        Ok(!is_current)
     }
 
     /// [`sweep_holds`](Self::sweep_holds) and [`expire_credits`](Self::expire_credits), and what else the meter says is due,
@@ -81,7 +87,11 @@ impl Store {
         let mut due = Due::default();
         // A hold that a stale read does not show cannot have expired yet: it is seconds old.
         if let Some(stored) = self.get(&keys::meter(scope), false).await? {
-            let (now, meter) = (self.now(), crate::meter::read_meter(&stored)?);
+            let (now, mut meter) = (self.now(), crate::meter::read_meter(&stored)?);
+            if meter.shards != Shards::default() {
+                self.keep_shards(scope).await?;
+                meter = self.meter(scope).await?;
+            }
             due.credits = crate::credit_watch::is_due(&stored, &meter)?;
             due.plan = meter.plan_until.is_some_and(|at| at <= now);
             let expire = meter.credits_expire_at.is_some_and(|at| at <= now);

@@ -373,6 +373,9 @@ fn record_item(scope: &TenantScope, event: &UsageEvent) -> Item {
     if let Some(first_byte) = event.first_byte_ms {
         item = item.number("first_byte_ms", first_byte);
     }
+    if event.shard > 0 {
+        item = item.number("shard", event.shard);
+    }
     let sums = Sums::of(event);
     for (name, value) in sums.numbers().into_iter().skip(2).filter(|(_, value)| *value > 0) {
         item = item.number(name, value);
@@ -410,6 +413,7 @@ pub(crate) fn read_record(item: &Item) -> Result<UsageEvent> {
         latency_ms: reader.number("latency_ms")?,
         first_byte_ms: reader.optional_number("first_byte_ms")?,
         request_id: word("request_id")?.to_owned(),
+        shard: reader.optional_number("shard")?.unwrap_or(0),
     })
 }
 

@@ -40,6 +40,7 @@ mod reconcile;
 mod restart;
 mod sale;
 mod sessions;
+mod sharded_meter;
 mod startup;
 mod streaming;
 mod stripe_double;

@@ -91,6 +91,23 @@ async fn what_was_unlimited_for_a_while_is_counted_from_then_on() {
     assert!(matches!(look, Look::Clean), "the meter is not blamed for what it could not know");
 }
 
+#[tokio::test]
+async fn what_became_unlimited_is_not_given_back_to_the_month_that_ended_so() {
+    let (_upstream, platform, tenant) = stage().await;
+    let (store, november) = (platform.store(), Period::of(NOON));
+    platform.clock().set(november.end() - 1_000);
+    let flying = hold(&platform, &tenant, 1_000).await;
+    store.put_on_plan(&tenant.scope, "team", 1, None).await.unwrap();
+    platform.clock().set(november.end());
+    assert_eq!(platform.meter(&tenant).await.period, november.next());
+    let charged = Amounts::NONE.with(Resource::LlmTokens, 400);
+    assert_eq!(store.settle(&flying, &charged, 0).await.unwrap(), SettleOutcome::Settled);
+    let closed = store.closed_meter(&tenant.scope, november).await.unwrap().unwrap();
+    assert_eq!(closed.charged(Resource::LlmTokens), Some(400));
+    assert_eq!(closed.left.get(Resource::Messages), Limit::Unlimited);
+    assert!(platform.meter(&tenant).await.holds.is_empty());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn changes_amid_calls_leave_the_books_right() {
     let (_upstream, platform, tenant) = stage().await;

@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, HashMap};
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use tenantry_domain::{
-    Amounts, KeyId, Period, RequestId, Resource,
+    Amounts, KeyId, Millis, Period, RequestId, Resource,
     metering::{Allowances, Hold, Meter, Rate},
     plans::Limit,
+    sharding::{Shards, Share},
 };
 
 use crate::{
@@ -22,6 +23,13 @@ pub(super) const LEFT: &str = "left";
 pub(super) const PLAN_VERSION: &str = "plan_version";
 pub(super) const PLAN_UNTIL: &str = "plan_until";
 pub(super) const PARTIAL: &str = "counted_partly";
+/// Which shard an item is; the main one does not say.
+pub(super) const SHARD: &str = "shard";
+/// On the main shard, if there ever were others: see [`Shards`].
+pub(super) const WANTED: &str = "wanted_shards";
+pub(super) const ACTIVE: &str = "active_shards";
+pub(super) const MADE: &str = "made_shards";
+pub(super) const TRANSFERS: &str = "transfers";
 pub(crate) const CREDITS_EXPIRE_AT: &str = "credits_expire_at";
 
 pub(crate) fn new_meter(scope: &TenantScope, meter: &Meter) -> Item {
@@ -38,6 +46,42 @@ pub(crate) fn new_meter(scope: &TenantScope, meter: &Meter) -> Item {
         .number("max_holds", meter.max_holds)
         .set("holds", holds_value(&meter.holds))
         .build()
+}
+
+/// A further shard, with nothing left of what `main` counts.
+pub(super) fn new_shard(scope: &TenantScope, number: u8, main: &Meter, share: &Share, ready_at: Millis) -> Item {
+    NewItem::at(&keys::meter_shard(scope, number))
+        .text("org", scope.org().as_str())
+        .number(SHARD, number)
+        .text(PERIOD, main.period.to_string())
+        .text("plan", &main.plan)
+        .set("given", given_value(&nothing_of(&main.given)))
+        .set(LEFT, left_value(&nothing_of(&main.left)))
+        .number("credits", 0)
+        .number("ready_at", ready_at)
+        .number("interval", share.rate.interval)
+        .number("burst", share.rate.burst)
+        .number("max_holds", share.max_holds)
+        .set("holds", holds_value(&BTreeMap::new()))
+        .build()
+}
+
+/// The same resources, and nothing of those that are counted.
+pub(super) fn nothing_of(allowances: &Allowances) -> Allowances {
+    Allowances::from_fn(|resource| match allowances.get(resource) {
+        Limit::Of(_) => Limit::Of(0),
+        Limit::Unlimited => Limit::Unlimited,
+    })
+}
+
+fn read_shards(reader: &Reader<'_>) -> Result<Shards> {
+    Ok(Shards {
+        number: reader.optional_number(SHARD)?.unwrap_or(0),
+        wanted: reader.optional_number(WANTED)?.unwrap_or(1),
+        active: reader.optional_number(ACTIVE)?.unwrap_or(1),
+        made: reader.optional_number(MADE)?.unwrap_or(1),
+        moved: reader.optional_number(TRANSFERS)?.unwrap_or(0),
+    })
 }
 
 /// The names of what is partial; `None` when nothing is.
@@ -85,7 +129,7 @@ pub(super) fn hold_value(hold: &Hold) -> AttributeValue {
     s(text)
 }
 
-fn read_hold(value: &AttributeValue) -> Option<Hold> {
+fn read_hold(value: &AttributeValue, shard: u8) -> Option<Hold> {
     let text = value.as_s().ok()?;
     let (numbers, budget) = text.split_once('@').map_or((text.as_str(), None), |(numbers, key)| (numbers, Some(key)));
     let mut numbers = numbers.split(',');
@@ -103,6 +147,7 @@ fn read_hold(value: &AttributeValue) -> Option<Hold> {
         period: Period::from_index(period.parse().ok()?)?,
         expires_at: expires_at.parse().ok()?,
         budget: budget.map(KeyId::from_short).transpose().ok()?,
+        shard,
     })
 }
 
@@ -132,10 +177,10 @@ fn read_given(value: &AttributeValue) -> Option<Allowances> {
 pub(crate) fn meter(item: &Item) -> Result<Meter> {
     let reader = Reader(item);
     let wrong = || reader.corrupt("holds are not what a meter has there");
-    let mut holds = BTreeMap::new();
+    let (mut holds, shard) = (BTreeMap::new(), read_shards(&reader)?.number);
     for (request, hold) in item.get("holds").and_then(|holds| holds.as_m().ok()).ok_or_else(wrong)? {
         let request = RequestId::from_short(request).map_err(|_| wrong())?;
-        holds.insert(request, read_hold(hold).ok_or_else(wrong)?);
+        holds.insert(request, read_hold(hold, shard).ok_or_else(wrong)?);
     }
     Ok(Meter {
         ready_at: reader.number("ready_at")?,
@@ -165,5 +210,6 @@ pub(crate) fn closing(item: &Item) -> Result<Meter> {
         rate: Rate { interval: 0, burst: 0 },
         max_holds: 0,
         holds: BTreeMap::new(),
+        shards: read_shards(&reader)?,
     })
 }

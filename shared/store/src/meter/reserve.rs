@@ -7,9 +7,13 @@ use tenantry_domain::{
     Amounts, Feature, KeyId, Millis, Period, RequestId, Resource,
     budget::Budget,
     metering::{Demand, Hold, Meter, Refusal},
+    sharding,
 };
 
-use super::{Admission, Reservation, TRIES, Within, failed_condition, included, item, names, no_meter};
+use super::{
+    Admission, Reservation, TRIES, Within, failed_condition, included, item, names, no_meter,
+    shards::{self, Found},
+};
 use crate::{
     Store, TenantScope,
     db::{Transacted, back_off, build},
@@ -56,18 +60,23 @@ impl Store {
         demand: &Demand,
         hold_for: Millis,
     ) -> Result<Admission> {
-        for attempt in 0..TRIES {
+        // One shard after the other: from one to the next only when it is certain that this one does not hold the request.
+        let mut shard = shards::first_of(request, self.guesses.active(scope.org()));
+        let mut is_first_look = true;
+        let mut attempts = 0..TRIES;
+        while let Some(attempt) = attempts.next() {
             let now = self.now();
-            let guess =
-                self.guesses.get(scope.org()).unwrap_or_else(|| Meter::new(self.plans.first(), Period::of(now)));
-            let hold = new_hold(&guess, demand, terms.budget.map(|(key, _)| key), now, hold_for);
+            let guess = self.guesses.get(scope.org(), shard);
+            let guess = guess.unwrap_or_else(|| Meter::new(self.plans.first(), Period::of(now)));
+            let hold = new_hold(&guess, shard, demand, terms.budget.map(|(key, _)| key), now, hold_for);
             let within = match terms.budget {
                 None => None,
                 Some((key, budget)) => Some(Within { key, budget, spent: self.spent(scope, key, hold.period).await? }),
             };
-            let admitted = |meter, hold| {
+            let admitted = |meter: Meter, hold| {
                 let (scope, request) = (scope.clone(), request.clone());
                 let within = within.as_ref().map(|within| within.after(demand, now));
+                let meter = sharding::together(&self.guesses.with_others(scope.org(), &meter), now).unwrap_or(meter);
                 Ok(Admission::Admitted(Box::new(Reservation { scope, request, hold, meter, within })))
             };
             let refused_by_budget =
@@ -76,9 +85,9 @@ impl Store {
                 None => {
                     let feature = terms.feature;
                     let attempt = Attempt { guess: &guess, hold: &hold, within: within.as_ref(), feature, now };
-                    self.try_reserve(scope, request, attempt).await
+                    self.try_reserve(scope, request, shard, attempt).await
                 }
-                Some(_) => self.meter(scope).await.map(Err),
+                Some(_) => self.stored_shard(scope, shard).await.map(Err),
             };
             let old = match tried {
                 Ok(Ok(meter)) => {
@@ -105,12 +114,32 @@ impl Store {
                 self.roll_over(scope, &old).await?;
                 continue;
             }
+            if std::mem::take(&mut is_first_look) && old.shards.number == 0 && old.shards.active > 1 {
+                // A process that has just met the tenant asked the main shard, because it knew of no other.
+                shard = shards::first_of(request, old.shards.active);
+                if shard > 0 {
+                    continue;
+                }
+            }
+            let is_budgets = refused_by_budget.is_some();
             let Some(refusal) = refused_by_budget.or_else(|| old.refusal(demand, now)) else {
                 continue; // Only the guess was wrong; the next try knows better.
             };
             // What has expired may be all that stands in the way.
-            if self.settle_some_expired(scope, &old, now).await == 0 {
+            if self.settle_some_expired(scope, &old, now).await > 0 {
+                continue;
+            }
+            if is_budgets || old.shards.made == 1 && old.shards.number == 0 {
                 return Ok(Admission::Refused(refusal));
+            }
+            // Others borrow and take at the same time, so there is more to go wrong.
+            attempts.end = TRIES * 3;
+            match self.find_way(scope, request, shard, demand).await {
+                Ok(Found::At(other)) => shard = other,
+                Ok(Found::Held(meter, hold)) => return admitted(*meter, hold),
+                Ok(Found::Refused(refusal)) => return Ok(Admission::Refused(refusal)),
+                Err(StoreError::Contention) => back_off(attempt).await,
+                Err(error) => return Err(error),
             }
         }
         Err(StoreError::Contention)
@@ -121,6 +150,7 @@ impl Store {
         &self,
         scope: &TenantScope,
         request: &RequestId,
+        shard: u8,
         attempt: Attempt<'_>,
     ) -> Result<std::result::Result<Meter, Meter>> {
         let Attempt { guess, hold, within, feature, now } = attempt;
@@ -137,6 +167,11 @@ impl Store {
             (":period".to_owned(), s(hold.period.to_string())),
         ]);
 
+        if shard == 0 {
+            // Who does not know of the other shards is told before it holds anything here.
+            condition.push(format!("(attribute_not_exists({active}) OR {active} = :active)", active = item::ACTIVE));
+            values.insert(":active".to_owned(), n(guess.shards.active));
+        }
         names.insert("#interval".into(), "interval".into());
         if guess.rate.interval == 0 {
             condition.push("#interval = :zero".into());
@@ -187,7 +222,7 @@ impl Store {
         let (update, condition) = (format!("SET {}", set.join(", ")), condition.join(" AND "));
         if let Some(within) = within {
             let meter = self
-                .update(&keys::meter(scope))
+                .update(&keys::meter_shard(scope, shard))
                 .update_expression(update)
                 .condition_expression(condition)
                 .set_expression_attribute_names(Some(names))
@@ -197,8 +232,8 @@ impl Store {
                 self.take_from_budget(scope, within, hold, now)?,
             ];
             return match self.transact_apart(writes).await? {
-                Transacted::Done => self.stored_meter(scope).await.map(Ok),
-                Transacted::Refused(reasons) if reasons[0] => self.stored_meter(scope).await.map(Err),
+                Transacted::Done => self.stored_shard(scope, shard).await.map(Ok),
+                Transacted::Refused(reasons) if reasons[0] => self.stored_shard(scope, shard).await.map(Err),
                 // Another call was quicker to take from the budget.
                 Transacted::Refused(_) => Err(StoreError::Contention),
             };
@@ -207,7 +242,7 @@ impl Store {
             .db
             .update_item()
             .table_name(&*self.table)
-            .set_key(Some(keys::meter(scope).attributes()))
+            .set_key(Some(keys::meter_shard(scope, shard).attributes()))
             .update_expression(update)
             .condition_expression(condition)
             .set_expression_attribute_names(Some(names))
@@ -235,7 +270,7 @@ struct Attempt<'a> {
     now: Millis,
 }
 
-fn new_hold(guess: &Meter, demand: &Demand, key: Option<&KeyId>, now: Millis, hold_for: Millis) -> Hold {
+fn new_hold(guess: &Meter, shard: u8, demand: &Demand, key: Option<&KeyId>, now: Millis, hold_for: Millis) -> Hold {
     let mut counted = [false; Resource::ALL.len()];
     for (resource, _) in guess.left.limited() {
         counted[resource as usize] = true;
@@ -248,5 +283,6 @@ fn new_hold(guess: &Meter, demand: &Demand, key: Option<&KeyId>, now: Millis, ho
         period: guess.period.max(Period::of(now)),
         expires_at: (now + hold_for).div_euclid(1000) + 1,
         budget: key.cloned(),
+        shard,
     }
 }

@@ -33,9 +33,10 @@ impl Store {
     /// # Errors
     /// [`StoreError`]; a hold that there is expires.
     pub async fn release(&self, scope: &TenantScope, request: &RequestId) -> Result<()> {
-        let meter = self.meter(scope).await?;
-        if let Some(hold) = meter.holds.get(request) {
-            self.settle_hold(scope, request, hold, &Amounts::NONE, 0).await?;
+        for shard in self.meter_shards(scope, None).await? {
+            if let Some(hold) = shard.holds.get(request) {
+                self.settle_hold(scope, request, hold, &Amounts::NONE, 0).await?;
+            }
         }
         Ok(())
     }
@@ -63,7 +64,7 @@ impl Store {
             change.names.insert("#period".into(), "period".into());
             change.values.insert(":period".into(), s(hold.period.to_string()));
             change.give_back(&refund);
-            let old = match self.try_settle(scope, change, budget.clone()).await {
+            let old = match self.try_settle(scope, hold.shard, change, budget.clone()).await {
                 Ok(Ok(())) => return Ok(SettleOutcome::Settled),
                 Ok(Err(Some(old))) => old,
                 Ok(Err(None)) => return Ok(SettleOutcome::AlreadySettled),
@@ -91,13 +92,15 @@ impl Store {
     async fn try_settle(
         &self,
         scope: &TenantScope,
+        shard: u8,
         change: Change,
         budget: Option<TransactWriteItem>,
     ) -> Result<std::result::Result<(), Option<Meter>>> {
+        let key = keys::meter_shard(scope, shard);
         let (update, condition) = (change.update(), change.condition.join(" AND "));
         if let Some(budget) = budget {
             let meter = self
-                .update(&keys::meter(scope))
+                .update(&key)
                 .update_expression(update)
                 .condition_expression(condition)
                 .set_expression_attribute_names(Some(change.names))
@@ -106,11 +109,11 @@ impl Store {
             return match self.transact_apart(vec![meter, budget]).await? {
                 Transacted::Done => Ok(Ok(())),
                 Transacted::Refused(reasons) if reasons[0] => {
-                    let stored = self.get(&keys::meter(scope), true).await?;
+                    let stored = self.get(&key, true).await?;
                     Ok(Err(stored.map(|stored| item::meter(&stored)).transpose()?))
                 }
                 Transacted::Refused(_) => Err(StoreError::Corrupt {
-                    key: format!("{:?}", keys::meter(scope)),
+                    key: format!("{key:?}"),
                     what: "a hold names a budget that has no item".into(),
                 }),
             };
@@ -119,7 +122,7 @@ impl Store {
             .db
             .update_item()
             .table_name(&*self.table)
-            .set_key(Some(keys::meter(scope).attributes()))
+            .set_key(Some(key.attributes()))
             .update_expression(update)
             .condition_expression(condition)
             .set_expression_attribute_names(Some(change.names))
@@ -146,41 +149,42 @@ impl Store {
     ) -> Result<SettleOutcome> {
         let change = Change::new(request, credits_back);
         let meter = self
-            .update(&keys::meter(scope))
+            .update(&keys::meter_shard(scope, hold.shard))
             .update_expression(change.update())
             .condition_expression(change.condition.join(" AND "))
             .set_expression_attribute_names(Some(change.names))
             .set_expression_attribute_values((!change.values.is_empty()).then_some(change.values));
         let mut writes = vec![TransactWriteItem::builder().update(build(meter.build())?).build()];
         if *refund != Amounts::NONE {
-            let closed = self.closed_meter(scope, hold.period).await?.ok_or_else(|| StoreError::Corrupt {
-                key: format!("{:?}", keys::closing(scope, hold.period)),
-                what: "a period was closed without its closing row".into(),
-            })?;
-            // A change of plan made a resource unlimited before the period ended: there is nothing to give it back to.
-            let limited = closed.left.limited().fold(Amounts::NONE, |sum, (r, _)| sum.with(r, refund.get(r)));
             let mut change = Change::empty();
-            change.give_back(&limited);
-            if limited != Amounts::NONE {
-                let closing = self
-                    .update(&keys::closing(scope, hold.period))
-                    .update_expression(change.update())
-                    .condition_expression(change.condition.join(" AND "))
-                    .set_expression_attribute_names(Some(change.names))
-                    .set_expression_attribute_values(Some(change.values));
-                writes.push(TransactWriteItem::builder().update(build(closing.build())?).build());
-            }
+            change.give_back(refund);
+            let closing = self
+                .update(&keys::closing_shard(scope, hold.shard, hold.period))
+                .update_expression(change.update())
+                .condition_expression(change.condition.join(" AND "))
+                .set_expression_attribute_names(Some(change.names))
+                .set_expression_attribute_values(Some(change.values));
+            writes.push(TransactWriteItem::builder().update(build(closing.build())?).build());
         }
-        writes.extend(budget);
+        writes.extend(budget.clone());
         match self.transact(writes).await? {
-            Transacted::Done => Ok(SettleOutcome::Settled),
+            Transacted::Done => return Ok(SettleOutcome::Settled),
             // The first write fails only when the hold is gone.
-            Transacted::Refused(reasons) if reasons[0] => Ok(SettleOutcome::AlreadySettled),
-            Transacted::Refused(_) => Err(StoreError::Corrupt {
-                key: format!("{:?}", keys::closing(scope, hold.period)),
-                what: "a closing row lost a limit, or a budget has no item".into(),
-            }),
+            Transacted::Refused(reasons) if reasons[0] => return Ok(SettleOutcome::AlreadySettled),
+            Transacted::Refused(_) => {}
         }
+        let key = keys::closing_shard(scope, hold.shard, hold.period);
+        let closing = self.get(&key, true).await?.map(|closing| item::closing(&closing)).transpose()?;
+        let takes = |r: &Resource| closing.as_ref().is_none_or(|closing| closing.left.get(*r) != Limit::Unlimited);
+        let counted = refund.iter().filter(|(r, _)| takes(r)).fold(Amounts::NONE, |sum, (r, n)| sum.with(r, n));
+        if counted != *refund {
+            // A change of plan made a resource unlimited before the period ended.
+            return Box::pin(self.settle_closed(scope, request, hold, &counted, credits_back, budget)).await;
+        }
+        Err(StoreError::Corrupt {
+            key: format!("{key:?}"),
+            what: "a period was closed without its closing row, or a budget has no item".into(),
+        })
     }
 }
 
