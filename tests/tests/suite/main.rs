@@ -16,6 +16,7 @@ mod audit;
 mod auth;
 mod billing;
 mod billing_jobs;
+mod budgets;
 mod conventions;
 mod costs;
 mod credits;

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use tenantry_domain::{
-    Amounts, KeyId, Period, RequestId, Resource,
+    Amounts, KeyId, Period, RequestId, Resource, UserId,
+    budget::{BudgetId, Owner},
     metering::{Allowances, Hold, Meter, Rate},
     plans::Limit,
 };
@@ -71,24 +72,80 @@ pub(super) fn holds_value(holds: &BTreeMap<RequestId, Hold>) -> AttributeValue {
 
 /// `expires_at,period,credits,amounts…` as one string: a list of numbers takes more bytes, and each of its elements
 /// is a value of its own to everything that reads or writes the meter. An amount that was not counted down is kept as
-/// −1 − amount. Amounts that are missing at the end are of resources that an older version did not know. Behind all, the
-/// key whose budget was asked as well, after an `@`.
+/// −1 − amount. Amounts that are missing at the end are of resources that an older version did not know. Behind them the
+/// owners of budgets that were asked as well, as [`budget_fields`] has them.
 pub(super) fn hold_value(hold: &Hold) -> AttributeValue {
     let mut text = format!("{},{},{}", hold.expires_at, hold.period.index(), hold.credits);
     for (resource, amount) in hold.amounts.iter() {
         let stored = if hold.counted[resource as usize] { i128::from(amount) } else { -1 - i128::from(amount) };
         text.push_str(&format!(",{stored}"));
     }
-    if let Some(key) = &hold.budget {
+    budget_fields(&hold.budgets, &mut text);
+    s(text)
+}
+
+/// `,u:<id>` for a member, `,k:<id>` for a key, `,o:` for the organization; each with `*` behind it when the budget is
+/// that of a model, `+` when there is that as well, and the model once, `,m:<model>`. A key without a model stands behind
+/// all, `@<id>`: so it was before there were others, and a version from then reads past the rest.
+fn budget_fields(budgets: &[BudgetId], text: &mut String) {
+    let mut owners: Vec<_> = budgets.iter().map(|id| &id.owner).collect();
+    owners.dedup();
+    let mut last = None;
+    for owner in owners {
+        let has = |of_model: bool| budgets.iter().any(|id| id.owner == *owner && id.model.is_some() == of_model);
+        let mark = match (has(false), has(true)) {
+            (_, false) => "",
+            (false, true) => "*",
+            (true, true) => "+",
+        };
+        match owner {
+            Owner::ApiKey(key) if mark.is_empty() => last = Some(key),
+            Owner::ApiKey(key) => text.push_str(&format!(",k:{}{mark}", key.short())),
+            Owner::Member(user) => text.push_str(&format!(",u:{}{mark}", user.short())),
+            Owner::Organization => text.push_str(&format!(",o:{mark}")),
+        }
+    }
+    if let Some(model) = budgets.iter().find_map(|id| id.model.as_ref()) {
+        text.push_str(&format!(",m:{model}"));
+    }
+    if let Some(key) = last {
         text.push_str(&format!("@{}", key.short()));
     }
-    s(text)
+}
+
+fn read_budget_fields(fields: &[&str], last: Option<&str>) -> Option<Vec<BudgetId>> {
+    let model = fields.iter().find_map(|field| field.strip_prefix("m:"));
+    let mut budgets = vec![];
+    for field in fields.iter().filter(|field| !field.starts_with("m:")) {
+        let (letter, rest) = field.split_once(':')?;
+        let id = rest.trim_end_matches(['*', '+']);
+        let owner = match letter {
+            "u" => Owner::Member(UserId::from_short(id).ok()?),
+            "k" => Owner::ApiKey(KeyId::from_short(id).ok()?),
+            "o" => Owner::Organization,
+            _ => return None,
+        };
+        if !rest.ends_with('*') {
+            budgets.push(BudgetId { owner: owner.clone(), model: None });
+        }
+        if rest.ends_with(['*', '+']) {
+            budgets.push(BudgetId { owner, model: Some(model?.to_owned()) });
+        }
+    }
+    if let Some(key) = last {
+        budgets.push(BudgetId { owner: Owner::ApiKey(KeyId::from_short(key).ok()?), model: None });
+    }
+    Some(budgets)
 }
 
 fn read_hold(value: &AttributeValue) -> Option<Hold> {
     let text = value.as_s().ok()?;
-    let (numbers, budget) = text.split_once('@').map_or((text.as_str(), None), |(numbers, key)| (numbers, Some(key)));
-    let mut numbers = numbers.split(',');
+    let (fields, key) = text.split_once('@').map_or((text.as_str(), None), |(fields, key)| (fields, Some(key)));
+    let fields: Vec<_> = fields.split(',').collect();
+    // Numbers come first, words behind them.
+    let words = fields.iter().position(|field| field.starts_with(|c: char| c.is_ascii_lowercase()));
+    let (numbers, words) = fields.split_at(words.unwrap_or(fields.len()));
+    let mut numbers = numbers.iter();
     let (expires_at, period, credits) = (numbers.next()?, numbers.next()?, numbers.next()?);
     let (mut amounts, mut counted) = (Amounts::NONE, [true; Resource::ALL.len()]);
     for (resource, amount) in Resource::ALL.into_iter().zip(numbers) {
@@ -102,7 +159,7 @@ fn read_hold(value: &AttributeValue) -> Option<Hold> {
         credits: credits.parse().ok()?,
         period: Period::from_index(period.parse().ok()?)?,
         expires_at: expires_at.parse().ok()?,
-        budget: budget.map(KeyId::from_short).transpose().ok()?,
+        budgets: read_budget_fields(words, key)?,
     })
 }
 

@@ -1,15 +1,19 @@
-//! One conditional write to get in; a transaction where a budget is asked as well.
+//! One conditional write to get in; a transaction where budgets are asked as well.
 
 use std::collections::HashMap;
 
 use aws_sdk_dynamodb::types::{ReturnValue, ReturnValuesOnConditionCheckFailure, TransactWriteItem};
 use tenantry_domain::{
-    Amounts, Feature, KeyId, Millis, Period, RequestId, Resource,
-    budget::Budget,
+    Amounts, Feature, Millis, Period, RequestId, Resource,
+    budget::Ceiling,
     metering::{Demand, Hold, Meter, Refusal},
 };
 
-use super::{Admission, Reservation, TRIES, Within, failed_condition, included, item, names, no_meter};
+use super::{
+    Admission, Reservation, TRIES, WithinBudget,
+    budget::{self, Within},
+    failed_condition, included, item, names, no_meter,
+};
 use crate::{
     Store, TenantScope,
     db::{Transacted, back_off, build},
@@ -21,10 +25,21 @@ use crate::{
 /// What a reservation has to keep to beside the meter.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Terms<'a> {
-    /// The budget of a key.
-    pub budget: Option<(&'a KeyId, &'a Budget)>,
+    /// The budgets that the request falls under.
+    pub budgets: &'a [Ceiling],
     /// What the plan must include.
     pub feature: Option<&'a Feature>,
+}
+
+/// A demand that was not met: nothing was taken.
+#[derive(Debug, Clone)]
+pub struct Refused {
+    /// Why.
+    pub refusal: Refusal,
+    /// The meter as it stood, for rate-limit headers.
+    pub meter: Meter,
+    /// The budgets as they stood.
+    pub within: Vec<WithinBudget>,
 }
 
 impl Store {
@@ -43,8 +58,7 @@ impl Store {
         self.reserve_within(scope, Terms::default(), request, demand, hold_for).await
     }
 
-    /// [`Store::reserve`] of the meter and of the budget of a key, both or none, if the plan includes the feature at
-    /// that moment.
+    /// [`Store::admit`], for whom it is enough to know why not.
     ///
     /// # Errors
     /// [`StoreError`], as for [`Store::reserve`].
@@ -56,26 +70,44 @@ impl Store {
         demand: &Demand,
         hold_for: Millis,
     ) -> Result<Admission> {
+        Ok(match self.admit(scope, terms, request, demand, hold_for).await? {
+            Ok(reservation) => Admission::Admitted(reservation),
+            Err(refused) => Admission::Refused(refused.refusal),
+        })
+    }
+
+    /// [`Store::reserve`] of the meter and of budgets, all or none, if the plan includes the feature at that moment.
+    ///
+    /// # Errors
+    /// [`StoreError`], as for [`Store::reserve`].
+    pub async fn admit(
+        &self,
+        scope: &TenantScope,
+        terms: Terms<'_>,
+        request: &RequestId,
+        demand: &Demand,
+        hold_for: Millis,
+    ) -> Result<std::result::Result<Box<Reservation>, Box<Refused>>> {
         for attempt in 0..TRIES {
             let now = self.now();
             let guess =
                 self.guesses.get(scope.org()).unwrap_or_else(|| Meter::new(self.plans.first(), Period::of(now)));
-            let hold = new_hold(&guess, demand, terms.budget.map(|(key, _)| key), now, hold_for);
-            let within = match terms.budget {
-                None => None,
-                Some((key, budget)) => Some(Within { key, budget, spent: self.spent(scope, key, hold.period).await? }),
-            };
+            let hold = new_hold(&guess, demand, terms.budgets, now, hold_for);
+            let within = self.within(scope, terms.budgets, hold.period).await?;
             let admitted = |meter, hold| {
                 let (scope, request) = (scope.clone(), request.clone());
-                let within = within.as_ref().map(|within| within.after(demand, now));
-                Ok(Admission::Admitted(Box::new(Reservation { scope, request, hold, meter, within })))
+                let within = within.iter().map(|within| within.after(demand, now)).collect();
+                Ok(Ok(Box::new(Reservation { scope, request, hold, meter, within })))
             };
-            let refused_by_budget =
-                within.as_ref().and_then(|within| within.budget.refusal(&within.spent, demand, hold.period, now));
+            let refused = |refusal, meter| {
+                let within = within.iter().map(Within::before).collect();
+                Ok(Err(Box::new(Refused { refusal, meter, within })))
+            };
+            let refused_by_budget = budget::refusal(&within, demand, hold.period, now);
             let tried = match &refused_by_budget {
                 None => {
                     let feature = terms.feature;
-                    let attempt = Attempt { guess: &guess, hold: &hold, within: within.as_ref(), feature, now };
+                    let attempt = Attempt { guess: &guess, hold: &hold, within: &within, feature, now };
                     self.try_reserve(scope, request, attempt).await
                 }
                 Some(_) => self.meter(scope).await.map(Err),
@@ -99,18 +131,20 @@ impl Store {
                 return admitted(old, hold);
             }
             if let Some(shortfall) = terms.feature.and_then(|feature| self.plans.without(&old.plan, feature)) {
-                return Ok(Admission::Refused(Refusal::NotIncluded(Box::new(shortfall))));
+                return refused(Refusal::NotIncluded(Box::new(shortfall)), old);
             }
             if old.period < Period::of(now) {
                 self.roll_over(scope, &old).await?;
                 continue;
             }
-            let Some(refusal) = refused_by_budget.or_else(|| old.refusal(demand, now)) else {
+            // A budget of another month than the meter's by now says nothing.
+            let by_budget = refused_by_budget.filter(|_| old.period == hold.period);
+            let Some(refusal) = by_budget.or_else(|| old.refusal(demand, now)) else {
                 continue; // Only the guess was wrong; the next try knows better.
             };
             // What has expired may be all that stands in the way.
             if self.settle_some_expired(scope, &old, now).await == 0 {
-                return Ok(Admission::Refused(refusal));
+                return refused(refusal, old);
             }
         }
         Err(StoreError::Contention)
@@ -185,21 +219,19 @@ impl Store {
         }
 
         let (update, condition) = (format!("SET {}", set.join(", ")), condition.join(" AND "));
-        if let Some(within) = within {
+        if !within.is_empty() {
             let meter = self
                 .update(&keys::meter(scope))
                 .update_expression(update)
                 .condition_expression(condition)
                 .set_expression_attribute_names(Some(names))
                 .set_expression_attribute_values(Some(values));
-            let writes = vec![
-                TransactWriteItem::builder().update(build(meter.build())?).build(),
-                self.take_from_budget(scope, within, hold, now)?,
-            ];
+            let mut writes = vec![TransactWriteItem::builder().update(build(meter.build())?).build()];
+            writes.extend(self.take_from_budgets(scope, within, hold, now)?);
             return match self.transact_apart(writes).await? {
                 Transacted::Done => self.stored_meter(scope).await.map(Ok),
                 Transacted::Refused(reasons) if reasons[0] => self.stored_meter(scope).await.map(Err),
-                // Another call was quicker to take from the budget.
+                // Another call was quicker to take from a budget.
                 Transacted::Refused(_) => Err(StoreError::Contention),
             };
         }
@@ -230,12 +262,12 @@ impl Store {
 struct Attempt<'a> {
     guess: &'a Meter,
     hold: &'a Hold,
-    within: Option<&'a Within<'a>>,
+    within: &'a [Within<'a>],
     feature: Option<&'a Feature>,
     now: Millis,
 }
 
-fn new_hold(guess: &Meter, demand: &Demand, key: Option<&KeyId>, now: Millis, hold_for: Millis) -> Hold {
+fn new_hold(guess: &Meter, demand: &Demand, ceilings: &[Ceiling], now: Millis, hold_for: Millis) -> Hold {
     let mut counted = [false; Resource::ALL.len()];
     for (resource, _) in guess.left.limited() {
         counted[resource as usize] = true;
@@ -247,6 +279,6 @@ fn new_hold(guess: &Meter, demand: &Demand, key: Option<&KeyId>, now: Millis, ho
         // A period that has begun is not left again: another instance's clock may run ahead.
         period: guess.period.max(Period::of(now)),
         expires_at: (now + hold_for).div_euclid(1000) + 1,
-        budget: key.cloned(),
+        budgets: ceilings.iter().map(|ceiling| ceiling.id.clone()).collect(),
     }
 }
