@@ -21,6 +21,7 @@ pub mod secret;
 pub mod time;
 pub mod usage;
 pub mod username;
+pub mod warnings;
 
 pub use billing::{Entitlement, Standing, SubscriptionStatus};
 pub use email::Email;

@@ -176,6 +176,24 @@ pub(crate) fn budget(scope: &TenantScope, BudgetId { owner, model }: &BudgetId, 
     Key::new(tenant(scope), format!("BUDGET#{period}#{owner}{model}"))
 }
 
+/// Budgets of `period` sort behind this.
+pub(crate) fn budgets_from(period: Period) -> String {
+    format!("BUDGET#{period}#")
+}
+
+/// Which budget the item at this sort key counts.
+pub(crate) fn budget_id(sk: &str) -> Option<BudgetId> {
+    let (_, name) = sk.strip_prefix("BUDGET#")?.split_once('#')?;
+    let (owner, model) = name.split_once('/').map_or((name, None), |(owner, model)| (owner, Some(model)));
+    let owner = match owner.split_once(':') {
+        None => Owner::ApiKey(KeyId::from_short(owner).ok()?),
+        Some(("u", user)) => Owner::Member(UserId::from_short(user).ok()?),
+        Some(("o", "")) => Owner::Organization,
+        Some(_) => return None,
+    };
+    Some(BudgetId { owner, model: model.map(ToOwned::to_owned) })
+}
+
 pub(crate) const ACCOUNT: &str = "ACCOUNT";
 
 pub(crate) fn account(scope: &TenantScope) -> Key {

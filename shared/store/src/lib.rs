@@ -38,6 +38,7 @@ mod throttle;
 mod usage;
 mod users;
 mod version;
+mod warnings;
 mod webhooks;
 
 use std::sync::Arc;
@@ -71,6 +72,7 @@ pub use throttle::{Admitted, GuessRule, WindowRule};
 pub use usage::{Page, RollUp, RollUpKey, Sums, WriteReport};
 pub use users::{NewUser, User};
 pub use version::{Changed, Precondition, Version};
+pub use warnings::LimitWarning;
 pub use webhooks::{ClaimedEvent, EventClaim};
 
 /// The store: cheap to clone, one per process.

@@ -27,6 +27,7 @@ mod features;
 mod gateway_input;
 mod isolation;
 mod key_budgets;
+mod limit_warnings;
 mod mailer;
 mod members;
 mod metering;
@@ -35,7 +36,9 @@ mod passwords;
 mod payment_doubles;
 mod payment_order;
 mod plan_changes;
+mod quota_and_credits;
 mod quota_reset;
+mod rate_limits;
 mod reconcile;
 #[cfg(unix)]
 mod restart;

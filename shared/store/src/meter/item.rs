@@ -224,3 +224,51 @@ pub(crate) fn closing(item: &Item) -> Result<Meter> {
         holds: BTreeMap::new(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(hold: &Hold) -> String {
+        hold_value(hold).as_s().unwrap().clone()
+    }
+
+    #[test]
+    fn holds_are_read_back_with_any_budgets() {
+        let (key, user) = (Owner::ApiKey(KeyId::new()), Owner::Member(UserId::new()));
+        let id = |owner: &Owner, model: Option<&str>| BudgetId { owner: owner.clone(), model: model.map(Into::into) };
+        let model = Some("deep/model-1.5:free");
+        let all = [id(&Owner::Organization, model), id(&user, None), id(&user, model), id(&key, None), id(&key, model)];
+        // Every choice of them.
+        for chosen in 0..1 << all.len() {
+            let budgets: Vec<_> = (0..all.len()).filter(|n| chosen >> n & 1 == 1).map(|n| all[n].clone()).collect();
+            let hold = Hold {
+                amounts: Amounts::NONE.with(Resource::Messages, 1).with(Resource::LlmTokens, 2_000),
+                counted: [false, true, true, true],
+                credits: 7,
+                period: Period::from_index(683).unwrap(),
+                expires_at: 1_795_176_000,
+                budgets,
+            };
+            assert_eq!(read_hold(&hold_value(&hold)), Some(hold.clone()), "{}", text(&hold));
+            // A version from before members and models had budgets takes what it knows: numbers, and a key behind `@`.
+            let text = text(&hold);
+            assert!(text.starts_with("1795176000,683,7,-2,2000,0,0") && text.len() < 150, "{text}");
+            let last = text.split_once('@').map(|(_, key)| KeyId::from_short(key).is_ok());
+            assert_ne!(last, Some(false), "{text}");
+        }
+    }
+
+    #[test]
+    fn holds_of_older_versions_are_read() {
+        let (key, other) = (KeyId::new(), KeyId::new());
+        let hold = |text: String| read_hold(&s(text)).unwrap();
+        let of_key = |key: &KeyId| BudgetId { owner: Owner::ApiKey(key.clone()), model: None };
+        assert_eq!(hold("1,683,0,1,50,0,1".into()).budgets, vec![]);
+        assert_eq!(hold(format!("1,683,0,1,50,0,1@{}", key.short())).budgets, vec![of_key(&key)]);
+        assert_eq!(hold(format!("1,683,0,1@{}", other.short())).budgets, vec![of_key(&other)]);
+        for broken in ["1,683", "1,683,0,x:1", "1,683,0,u:1", "1,683,0,o:*", "1,683,0,1@nobody"] {
+            assert_eq!(read_hold(&s(broken)), None, "{broken}");
+        }
+    }
+}

@@ -20,6 +20,7 @@ use tenantry_domain::{
 };
 
 pub use budget::WithinBudget;
+pub(crate) use budget::{MOST, read_spent};
 pub(crate) use guesses::Guesses;
 pub(crate) use item::{CREDITS_EXPIRE_AT, closing as read_closing, meter as read_meter, new_meter};
 pub use plan::Planned;

@@ -20,6 +20,7 @@ use crate::{
     error::{Result, StoreError},
     item::{Item, n, s},
     keys,
+    warnings::BUDGETED_AT,
 };
 
 /// What a reservation has to keep to beside the meter.
@@ -218,8 +219,12 @@ impl Store {
             included::demand(&self.plans, feature, &mut condition, &mut names, &mut values);
         }
 
-        let (update, condition) = (format!("SET {}", set.join(", ")), condition.join(" AND "));
+        let condition = condition.join(" AND ");
         if !within.is_empty() {
+            // For the sweep, which looks at budgets while they are in use.
+            set.push(format!("{BUDGETED_AT} = :budgeted_at"));
+            values.insert(":budgeted_at".into(), n(now));
+            let update = format!("SET {}", set.join(", "));
             let meter = self
                 .update(&keys::meter(scope))
                 .update_expression(update)
@@ -240,7 +245,7 @@ impl Store {
             .update_item()
             .table_name(&*self.table)
             .set_key(Some(keys::meter(scope).attributes()))
-            .update_expression(update)
+            .update_expression(format!("SET {}", set.join(", ")))
             .condition_expression(condition)
             .set_expression_attribute_names(Some(names))
             .set_expression_attribute_values(Some(values))
