@@ -84,7 +84,7 @@ async fn create(platform: &Platform) -> Result<Demo, HostError> {
         secret: &secret,
         scopes: KeyScope::ALL.into_iter().collect(),
         expires_at: None,
-        budget: tenantry_domain::budget::Budget::default(),
+        budgets: tenantry_domain::budget::Budgets::default(),
         created_by: &user.id,
     };
     let key = store.create_api_key(&scope, &new, plan.limits.keys, None).await?;

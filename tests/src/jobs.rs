@@ -55,6 +55,14 @@ impl MailQueue for Ordered {
     }
 }
 
+impl Ordered {
+    /// Those that were ordered since it was last asked.
+    #[must_use]
+    pub fn take(&self) -> Vec<Mail> {
+        std::mem::take(&mut *self.0.lock().expect("a lock"))
+    }
+}
+
 impl Jobs {
     /// Over the data of `store`.
     #[must_use]
@@ -73,7 +81,7 @@ impl Jobs {
     /// The mails that were ordered since it was last asked.
     #[must_use]
     pub fn mails(&self) -> Vec<Mail> {
-        std::mem::take(&mut *self.mails.0.lock().expect("a lock"))
+        self.mails.take()
     }
 
     /// The message that has waited longest.

@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 use tenantry_auth::Hasher;
 use tenantry_domain::{
     Clock, KeyId, Millis, OrgId, Resource, SystemClock, UserId,
-    budget::Budget,
+    budget::Budgets,
     ledger::LedgerRow,
     metering::Meter,
     plans::{DEFAULT_PLANS, Limit, Plans},
@@ -181,7 +181,7 @@ impl Tenant {
             secret: &secret,
             scopes,
             expires_at,
-            budget: Budget::default(),
+            budgets: Budgets::default(),
             created_by: &user.id,
         };
         store.create_api_key(&scope, &new, Limit::Unlimited, None).await.expect("a store").expect("no limit");

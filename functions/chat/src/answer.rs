@@ -60,20 +60,20 @@ async fn run(
         }
     };
     if tell.is_closed() {
-        return call.finish_unused(Status::ClientClosed).await;
+        call.finish_unused(Status::ClientClosed).await;
+        return;
     }
     let reply = match ask(&call, &*provider, question).await {
         Ok(reply) => reply,
         Err(error) => {
-            finish_failed(call, &error).await;
-            let _ = tell.send(Err(failed(&error)));
+            let headers = finish_failed(call, &error).await;
+            let _ = tell.send(Err(failed(&error).with_headers(headers)));
             return;
         }
     };
     call.first_byte();
-    let headers = call.limit_headers();
     let status = if tell.is_closed() { Status::ClientClosed } else { Status::Ok };
-    call.finish_used(status, reply.usage, &reply.produced).await;
+    let headers = call.finish_used(status, reply.usage, &reply.produced).await;
     let _ = tell.send(Ok((headers, reply)));
 }
 
@@ -96,11 +96,11 @@ async fn ask(call: &Call, provider: &dyn Provider, question: Question) -> Result
 
 /// Settles a call whose vendor failed before the answer began. Our own limit is no failure of the
 /// vendor's: what was too large to pass on was produced.
-pub(crate) async fn finish_failed(call: Call, error: &UpstreamError) {
+pub(crate) async fn finish_failed(call: Call, error: &UpstreamError) -> HeaderMap {
     if matches!(error, UpstreamError::TooLarge) {
-        call.finish_as_held().await;
+        call.finish_as_held().await
     } else {
-        call.finish_unused(Status::UpstreamError).await;
+        call.finish_unused(Status::UpstreamError).await
     }
 }
 

@@ -5,18 +5,18 @@ use std::{sync::Arc, time::Duration};
 use http::HeaderMap;
 use tenantry_domain::{
     Amounts, KeyId, Millis, RequestId, Resource, UserId,
-    budget::{Budget, Budgeted},
+    budget::{Budgeted, Budgets},
     catalogue::Model,
     metering::{Demand, Refusal},
     roles::Permission,
     usage::{Operation, Status, Tokens, UsageEvent},
 };
 use tenantry_providers::{Timing, Usage, openai::Produced};
-use tenantry_store::{Admission, Reservation, TenantScope, Terms};
+use tenantry_store::{Reservation, TenantScope, Terms};
 use tenantry_web::{ApiError, Caller, router::TraceId};
 use tokio::time::Instant;
 
-use crate::{BODY_LIMIT, State, Waits, limits};
+use crate::{BODY_LIMIT, State, Waits, limits::Standing};
 
 /// What a request may use at most.
 #[derive(Debug, Clone, Copy)]
@@ -109,7 +109,7 @@ pub(crate) struct Proposal {
     estimate: Estimate,
     key: Option<KeyId>,
     member: UserId,
-    budget: Option<(KeyId, Budget)>,
+    budgets: Option<Budgets>,
     trace: TraceId,
 }
 
@@ -128,8 +128,8 @@ impl Proposal {
     ) -> Result<Self, ApiError> {
         let scope = caller.scope(Permission::CallModels)?.clone();
         let (key, member) = (caller.key().cloned(), caller.member().clone());
-        let budget = caller.budget().map(|(key, budget)| (key.clone(), budget.clone()));
-        Ok(Self { scope, model, operation, streamed, estimate, key, member, budget, trace })
+        let budgets = caller.budgets().map(|(_, budgets)| budgets.clone());
+        Ok(Self { scope, model, operation, streamed, estimate, key, member, budgets, trace })
     }
 }
 
@@ -140,18 +140,18 @@ impl Call {
     /// # Errors
     /// 402, 403 when the plan does not include the model, 429, 503: nothing is held then, or what is held is given back.
     pub(crate) async fn admit(state: &State, proposal: Proposal) -> Result<Self, ApiError> {
-        let Proposal { scope, model, operation, streamed, mut estimate, key, member, budget, trace } = proposal;
+        let Proposal { scope, model, operation, streamed, mut estimate, key, member, budgets, trace } = proposal;
         // The hold is counted from later than this, so it outlives the call's deadline.
         let started = Instant::now();
         let hold_for = Millis::try_from((state.0.waits.call + Waits::HOLD_GRACE).as_millis()).unwrap_or(Millis::MAX);
         let store = &state.0.store;
+        let ceilings = store.ceilings(&scope, key.as_ref().zip(budgets.as_ref()), &member, &model.id).await?;
         let request = RequestId::at(store.now());
         let reserve = async |estimate: &Estimate| {
             let admission = {
                 let demand = estimate.demand(&model, operation);
-                let budget = budget.as_ref().map(|(key, budget)| (key, budget));
-                let terms = Terms { budget, feature: model.feature.as_ref() };
-                store.reserve_within(&scope, terms, &request, &demand, hold_for).await
+                let terms = Terms { budgets: &ceilings, feature: model.feature.as_ref() };
+                store.admit(&scope, terms, &request, &demand, hold_for).await
             };
             if admission.is_err() {
                 // Perhaps the write was applied and only its answer lost.
@@ -165,16 +165,19 @@ impl Call {
             admission
         };
         let mut admission = reserve(&estimate).await?;
-        // Tokens and credits, of the tenant and of the key: each may want it lower than the one before.
-        for _ in 0..4 {
-            let Admission::Refused(refusal) = &admission else { break };
-            let Some(lowered) = estimate.lowered(refusal, &model) else { break };
+        // Tokens and credits, of the tenant and of each budget: each may want it lower than the one before.
+        for _ in 0..2 * (1 + ceilings.len()) {
+            let Err(refused) = &admission else { break };
+            let Some(lowered) = estimate.lowered(&refused.refusal, &model) else { break };
             estimate = lowered;
             admission = reserve(&estimate).await?;
         }
         let reservation = match admission {
-            Admission::Admitted(reservation) => reservation,
-            Admission::Refused(refusal) => return Err(refusal.into()),
+            Ok(reservation) => reservation,
+            Err(refused) => {
+                let headers = Standing::refused(&refused).headers(&charge(operation), store.now());
+                return Err(ApiError::from(refused.refusal).with_headers(headers));
+            }
         };
         // The day that it is booked on lies in the period it was charged to, whatever clocks say.
         let period = reservation.hold().period;
@@ -212,20 +215,21 @@ impl Call {
         self.first_byte.get_or_insert_with(|| self.started.elapsed());
     }
 
-    /// Nothing was produced: recorded, and charged nothing.
-    pub(crate) async fn finish_unused(self, status: Status) {
-        self.finish(status, None, false).await;
+    /// Nothing was produced: recorded, and charged nothing. Returns what the client may know of its limits after that, as
+    /// all that end a call do.
+    pub(crate) async fn finish_unused(self, status: Status) -> HeaderMap {
+        self.finish(status, None, false).await
     }
 
     /// An answer was produced, but nobody can say how long it is: charged as held.
-    pub(crate) async fn finish_as_held(self) {
+    pub(crate) async fn finish_as_held(self) -> HeaderMap {
         let completion = self.estimate.cap.saturating_mul(self.estimate.choices);
         let tokens = Tokens { prompt: self.estimate.prompt, completion, ..Tokens::default() };
-        self.finish(Status::Interrupted, Some(tokens), true).await;
+        self.finish(Status::Interrupted, Some(tokens), true).await
     }
 
     /// Something was produced: charged by the vendor's count, or by ours when that is missing or absurd.
-    pub(crate) async fn finish_used(self, status: Status, usage: Usage, produced: &Produced) {
+    pub(crate) async fn finish_used(self, status: Status, usage: Usage, produced: &Produced) -> HeaderMap {
         let reported = usage.reported().map(|usage| Tokens {
             prompt: usage.prompt_tokens,
             cached: usage.cached_tokens,
@@ -239,7 +243,7 @@ impl Call {
                 (Tokens { prompt: self.estimate.prompt, completion, ..Tokens::default() }, true)
             }
         };
-        self.finish(status, Some(tokens), estimated).await;
+        self.finish(status, Some(tokens), estimated).await
     }
 
     /// Whether a vendor may have counted this. What is beyond twice the model's own limits (vendors count
@@ -257,7 +261,7 @@ impl Call {
 
     /// Event first, then settlement: a crash in between leaves a hold, which expires and is settled by
     /// the record. Without the event nothing is settled, and the hold is charged as held.
-    async fn finish(self, status: Status, used: Option<Tokens>, estimated: bool) {
+    async fn finish(self, status: Status, used: Option<Tokens>, estimated: bool) -> HeaderMap {
         let hold = self.reservation.hold();
         let tokens = used.unwrap_or_default();
         let (charged, credits) = match used {
@@ -296,21 +300,28 @@ impl Call {
             tracing::warn!(request = %event.id, overrun, model = event.model, "used more than was held");
         }
         let (store, queue) = (&self.state.0.store, &self.state.0.queue);
+        let headers =
+            |charged| Standing::after(&self.reservation, charged).headers(&charge(self.operation), store.now());
         if let Err(error) = queue.send(&event).await {
             tracing::warn!(request = %event.id, %error, "writing the usage without the queue");
             if let Err(error) = store.write_usage(scope, std::slice::from_ref(&event)).await {
                 tracing::error!(request = %event.id, %error, ?event, "usage could not be written; its hold will expire");
-                return;
+                return headers(None);
             }
         }
-        if let Err(error) = store.settle(&self.reservation, &charged, credits).await {
-            tracing::warn!(request = %event.id, %error, "a hold could not be settled; it will expire");
+        match store.settle(&self.reservation, &charged, credits).await {
+            Ok(_) => headers(Some(&charged)),
+            Err(error) => {
+                tracing::warn!(request = %event.id, %error, "a hold could not be settled; it will expire");
+                headers(None)
+            }
         }
     }
 
-    /// What the client may know of its limits.
+    /// What the client may know of its limits while the call goes on: what is held counts as used.
     pub(crate) fn limit_headers(&self) -> HeaderMap {
-        limits::headers(self.reservation.meter(), self.reservation.within(), self.state.0.store.now())
+        let now = self.state.0.store.now();
+        Standing::after(&self.reservation, None).headers(&charge(self.operation), now)
     }
 }
 

@@ -74,7 +74,8 @@ async fn run(
         }
     };
     if accepted.is_closed() {
-        return call.finish_unused(Status::ClientClosed).await;
+        call.finish_unused(Status::ClientClosed).await;
+        return;
     }
     upstream.max_completion_tokens = call.cap();
     upstream.timing = call.timing();
@@ -84,7 +85,8 @@ async fn run(
         reply = provider.chat(upstream) => reply,
         // The client left before the vendor answered. The vendor has the prompt, and bills it.
         () = accepted.closed() => {
-            return call.finish_used(Status::ClientClosed, Usage::Missing, &Produced::default()).await;
+            call.finish_used(Status::ClientClosed, Usage::Missing, &Produced::default()).await;
+            return;
         }
     };
     let mut stream = match reply {
@@ -92,14 +94,14 @@ async fn run(
         Ok(ChatReply::Complete(reply)) => {
             // Some servers ignore `stream`. The answer was produced, so it counts; the client asked for
             // events and gets an error, because guessing chunks would be making them up.
-            call.finish_used(Status::Interrupted, reply.usage, &reply.produced).await;
+            let headers = call.finish_used(Status::Interrupted, reply.usage, &reply.produced).await;
             let error = UpstreamError::Protocol("a whole answer where a stream was asked for".into());
-            let _ = accepted.send(Err(failed(&error)));
+            let _ = accepted.send(Err(failed(&error).with_headers(headers)));
             return;
         }
         Err(error) => {
-            finish_failed(call, &error).await;
-            let _ = accepted.send(Err(failed(&error)));
+            let headers = finish_failed(call, &error).await;
+            let _ = accepted.send(Err(failed(&error).with_headers(headers)));
             return;
         }
     };
@@ -164,7 +166,8 @@ async fn settle(call: Call, outcome: RelayOutcome, client_left: bool) {
         }
     };
     if status == Status::Interrupted && !outcome.saw_first_token {
-        return call.finish_unused(Status::UpstreamError).await;
+        call.finish_unused(Status::UpstreamError).await;
+        return;
     }
     let usage = if complete { outcome.usage } else { whole(outcome.usage, &outcome.produced) };
     call.finish_used(status, usage, &outcome.produced).await;

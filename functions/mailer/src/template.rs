@@ -5,7 +5,7 @@ use std::{fmt, net::IpAddr};
 use tenantry_domain::{Email, Millis, time::rfc3339};
 use tenantry_web::{
     config::{ConfigError, Env},
-    mail::{Content, Language, Mail},
+    mail::{Content, Language, LimitedBy, Mail},
 };
 
 /// Longest text of a person's that stands in a letter, in characters.
@@ -188,6 +188,19 @@ impl Site {
                 values.push(("credits", whole_credits(*credits)));
                 values.push(("link", self.page("billing")));
             }
+            Content::LimitReached { name, organization, by, who, model, resource, percent, used, limit, resets_at } => {
+                personal(name);
+                values.push(("organization", self::personal(organization)));
+                let number =
+                    |number| if resource == "credits" { whole_credits(number) } else { u64::to_string(&number) };
+                values.push(("used", number(*used)));
+                values.push(("limit", number(*limit)));
+                values.push(("percent", percent.to_string()));
+                let (who, model) = (self::personal(who), self::personal(model));
+                values.push(("what", limited(*by, &who, &model, resource, language)));
+                values.push(("at", moment(*resets_at)));
+                values.push(("link", self.page("usage")));
+            }
             Content::TopUpFailed { name, organization } => {
                 personal(name);
                 values.push(("organization", self::personal(organization)));
@@ -250,6 +263,8 @@ const fn template(content: &Content, language: Language) -> (&'static str, &'sta
         (Content::PlanEnded { .. }, Language::Zh) => both!("plan_ended", "zh"),
         (Content::LowBalance { .. }, Language::En) => both!("low_balance", "en"),
         (Content::LowBalance { .. }, Language::Zh) => both!("low_balance", "zh"),
+        (Content::LimitReached { .. }, Language::En) => both!("limit_reached", "en"),
+        (Content::LimitReached { .. }, Language::Zh) => both!("limit_reached", "zh"),
         (Content::TopUpFailed { .. }, Language::En) => both!("top_up_failed", "en"),
         (Content::TopUpFailed { .. }, Language::Zh) => both!("top_up_failed", "zh"),
         // Without a subject it is no letter.
@@ -333,6 +348,38 @@ fn duration(minutes: u32, language: Language) -> String {
             format!("{count} {unit}{}", if count == 1 { "" } else { "s" })
         }
         Language::Zh => format!("{count} {}", ["分钟", "小时", "天"][unit]),
+    }
+}
+
+/// What a limit is on, and whose it is. `who` and `model` are empty where there is none.
+fn limited(by: LimitedBy, who: &str, model: &str, resource: &str, language: Language) -> String {
+    let (en, zh) = match resource {
+        "messages" => ("messages", "消息"),
+        "llm_tokens" => ("tokens", "令牌"),
+        "images" => ("images", "图片"),
+        "api_calls" => ("API calls", "API 调用"),
+        "credits" => ("credits", "点数"),
+        other => (other, other),
+    };
+    match language {
+        Language::En => {
+            let of_model = if model.is_empty() { String::new() } else { format!(" for {model}") };
+            match by {
+                LimitedBy::Plan => format!("the {en} that the plan allows in a month"),
+                LimitedBy::Organization => format!("the organization's monthly budget of {en}{of_model}"),
+                LimitedBy::Member => format!("the monthly budget of {en}{of_model} of the member {who}"),
+                LimitedBy::ApiKey => format!("the monthly budget of {en}{of_model} of the API key {who}"),
+            }
+        }
+        Language::Zh => {
+            let of_model = if model.is_empty() { String::new() } else { format!("（{model}）") };
+            match by {
+                LimitedBy::Plan => format!("套餐每月{zh}额度"),
+                LimitedBy::Organization => format!("组织每月{zh}预算{of_model}"),
+                LimitedBy::Member => format!("成员 {who} 的每月{zh}预算{of_model}"),
+                LimitedBy::ApiKey => format!("API 密钥 {who} 的每月{zh}预算{of_model}"),
+            }
+        }
     }
 }
 

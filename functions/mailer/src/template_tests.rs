@@ -11,7 +11,7 @@ fn site() -> Site {
     Site::from_env(&env).unwrap()
 }
 
-fn contents(text: &str) -> [Content; 11] {
+fn contents(text: &str) -> [Content; 12] {
     let (name, token, at) = (text.to_owned(), "t0-_ken".to_owned(), 1_795_176_000_000);
     [
         Content::Verification { name: name.clone(), token: token.clone(), valid_minutes: 1440 },
@@ -23,6 +23,18 @@ fn contents(text: &str) -> [Content; 11] {
         Content::PaymentFailed { name: name.clone(), organization: name.clone(), until: at },
         Content::TrialEnding { name: name.clone(), organization: name.clone(), at },
         Content::LowBalance { name: name.clone(), organization: name.clone(), credits: 1_239_999 },
+        Content::LimitReached {
+            name: name.clone(),
+            organization: name.clone(),
+            by: LimitedBy::ApiKey,
+            who: name.clone(),
+            model: name.clone(),
+            resource: "credits".into(),
+            percent: 80,
+            used: 8_000_000,
+            limit: 10_000_000,
+            resets_at: at,
+        },
         Content::TopUpFailed { name: name.clone(), organization: name.clone() },
         Content::PlanEnded { name: name.clone(), organization: name.clone(), plan: name.clone(), now: name },
     ]
@@ -126,6 +138,24 @@ fn a_wrong_site_is_refused() {
     ] {
         assert!(site(from, url).unwrap_err().to_string().contains(names), "{from} {url}");
     }
+}
+
+#[test]
+fn a_limit_is_named_in_words() {
+    let en = |by, who, model, resource| limited(by, who, model, resource, Language::En);
+    assert_eq!(en(LimitedBy::Plan, "", "", "api_calls"), "the API calls that the plan allows in a month");
+    assert_eq!(
+        en(LimitedBy::Member, "Ada", "gpt-4.1", "llm_tokens"),
+        "the monthly budget of tokens for gpt-4.1 of the member Ada"
+    );
+    assert_eq!(
+        limited(LimitedBy::Organization, "", "gpt-4.1", "messages", Language::Zh),
+        "组织每月消息预算（gpt-4.1）"
+    );
+    let letter = site().write(&mail(contents("Ada")[9].clone(), Language::En)).unwrap();
+    assert!(
+        letter.text.contains("Ada has used 8.00 of 10.00: the monthly budget of credits for Ada of the API key Ada.")
+    );
 }
 
 #[test]

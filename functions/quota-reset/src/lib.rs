@@ -1,5 +1,5 @@
 //! Work that is done for every tenant on a schedule: beginning the month (`reset`), settling expired holds
-//! (`sweep`, which also ends plans whose time is over and looks after orders), checking the books (`reconcile`), holding
+//! (`sweep`, which also ends plans whose time is over, tells of limits that are nearly used up and looks after orders), checking the books (`reconcile`), holding
 //! what was bought against what Stripe says (`payments`) and erasing what was deleted (`erase`).
 //!
 //! The schedule's event becomes one message per shard of the register ([`fan_out`]); a shard's message walks its

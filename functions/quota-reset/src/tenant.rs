@@ -5,12 +5,16 @@ use std::time::Duration;
 use tenantry_commerce::{CommerceError, Compared};
 use tenantry_domain::OrgId;
 use tenantry_store::{Difference, Erased, Look, Suspicion, TenantScope, TimeIsUp};
+use tenantry_web::telemetry;
 
 use crate::{Job, JobError, Message, State, Tally};
 
 /// How long after a suspicion the second look comes. The aggregator's delay is seconds; what is still not written
 /// after this is late enough to be called a difference.
 pub(crate) const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(600);
+
+/// Thresholds of limits that people were told of.
+const LIMIT_WARNINGS: &str = "LimitWarnings";
 
 /// Log lines about one tenant; the count says how many there are.
 const MOST_LINES: usize = 20;
@@ -43,7 +47,14 @@ pub(crate) async fn visit(
         Job::Sweep => {
             let due = store.sweep_if_due(scope).await?;
             let planned = due.plan && commerce.entitle(scope).await?.before.is_some();
-            let done = due.settled as u64 + u64::from(planned);
+            let mut done = due.settled as u64 + u64::from(planned);
+            if due.limits {
+                let warned = commerce.warn_of_limits(scope, &*state.mails).await?;
+                if warned > 0 {
+                    telemetry::metric(store.now(), LIMIT_WARNINGS, warned);
+                }
+                done += warned;
+            }
             if !due.credits {
                 return Ok(Visit::Done(done));
             }

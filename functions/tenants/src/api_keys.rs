@@ -9,7 +9,7 @@ use http::{StatusCode, header};
 use serde::{Deserialize, Serialize};
 use tenantry_domain::{
     KeyId, Millis, UserId,
-    budget::Budget,
+    budget::Budgets,
     features::Counted,
     roles::{KeyScope, KeyScopes, Permission},
     secret::ApiKeySecret,
@@ -32,7 +32,7 @@ use utoipa::ToSchema;
 use crate::{
     ListQuery, State,
     acting::{Ids, change},
-    key_budgets::{KeyBudget, per_minute},
+    budgets::{BudgetChange, MonthlyBudget, in_words},
     organizations::given,
     refusals::{ActRefusals, WriteRefusals},
 };
@@ -68,7 +68,7 @@ pub(crate) struct ApiKey {
     disabled: bool,
     /// What it may use in a month; `null` when the plan alone says.
     #[schema(required, nullable)]
-    budget: Option<KeyBudget>,
+    budget: Option<MonthlyBudget>,
     /// How many requests it may make in a minute; `null` when the plan alone says.
     #[schema(required)]
     requests_per_minute: Option<u64>,
@@ -137,8 +137,8 @@ impl From<Stored> for ApiKey {
     fn from(key: Stored) -> Self {
         Self {
             test: key.is_test(),
-            budget: KeyBudget::of(&key.budget),
-            requests_per_minute: key.budget.requests_per_minute,
+            budget: MonthlyBudget::of(&key.budgets),
+            requests_per_minute: key.budgets.whole.requests_per_minute,
             scopes: key.scopes.iter().map(Into::into).collect(),
             disabled: key.disabled,
             expires_at: key.expires_at.map(rfc3339),
@@ -186,8 +186,8 @@ pub(crate) struct CreateApiKeyRequest {
     #[serde(default)]
     mode: KeyMode,
     /// What it may use in a month; as much as the plan allows when left out.
-    #[schema(value_type = Option<KeyBudget>)]
-    budget: Option<Object<KeyBudget>>,
+    #[schema(value_type = Option<MonthlyBudget>)]
+    budget: Option<Object<MonthlyBudget>>,
     /// How many requests it may make in a minute; as many as the plan allows when left out.
     #[schema(minimum = 1, maximum = 60_000)]
     requests_per_minute: Option<u64>,
@@ -215,8 +215,8 @@ pub(crate) struct UpdateApiKeyRequest {
     disabled: Option<bool>,
     /// What it may use in a month, all parts of it; as much as the plan allows when `null`.
     #[serde(default, deserialize_with = "given")]
-    #[schema(value_type = Option<KeyBudget>)]
-    budget: Option<Option<Object<KeyBudget>>>,
+    #[schema(value_type = Option<MonthlyBudget>)]
+    budget: Option<Option<Object<MonthlyBudget>>>,
     /// How many requests it may make in a minute; as many as the plan allows when `null`.
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<u64>, minimum = 1, maximum = 60_000)]
@@ -301,10 +301,8 @@ pub(crate) async fn create(
     let name = line("/name", &request.name, NAME_CHARS)?;
     let scopes = request.scopes.map(scopes).transpose()?.unwrap_or_default();
     let expires_at = request.expires_at.map(|text| end(&text, state.store.now())).transpose()?;
-    let budget = Budget {
-        requests_per_minute: request.requests_per_minute.map(per_minute).transpose()?,
-        ..request.budget.map(|Object(budget)| budget.checked()).transpose()?.unwrap_or_default()
-    };
+    let budgets = BudgetChange::checked(request.budget.map(Some), request.requests_per_minute.map(Some))?;
+    let budgets = budgets.of(&Budgets::default()).unwrap_or_default();
     let secret = match request.mode {
         KeyMode::Live => ApiKeySecret::generate(),
         KeyMode::Test => ApiKeySecret::generate_test(),
@@ -312,8 +310,8 @@ pub(crate) async fn create(
     let secret = secret.map_err(|error| ApiError::internal(error.to_string()))?;
     let on = OnPlan::of(&state.store, scope).await?;
     let id = KeyId::new();
-    let limits = (!budget.is_empty()).then(|| in_words(&budget));
-    let new = NewApiKey { id: &id, name: &name, secret: &secret, scopes, expires_at, budget, created_by };
+    let limits = (!budgets.is_empty()).then(|| in_words(&budgets));
+    let new = NewApiKey { id: &id, name: &name, secret: &secret, scopes, expires_at, budgets, created_by };
     let changes = vec![
         change("name", None::<String>, Some(&name)),
         change("scopes", None::<String>, Some(scopes.words())),
@@ -352,10 +350,9 @@ pub(crate) async fn update(
     let scope = caller.still_may(&state.store, Permission::ManageKeys).await?;
     let id: KeyId = ids.at(0)?;
     let now = state.store.now();
-    let budget = request.budget.map(|budget| budget.map(|Object(budget)| budget.checked()).transpose()).transpose()?;
-    let rate = request.requests_per_minute.map(|rate| rate.map(per_minute).transpose()).transpose()?;
+    let budgets = BudgetChange::checked(request.budget, request.requests_per_minute)?;
     let mut wanted = ApiKeyChange {
-        budget: None,
+        budgets: None,
         name: request.name.map(|name| line("/name", &name, NAME_CHARS)).transpose()?,
         scopes: request.scopes.map(scopes).transpose()?,
         expires_at: request.expires_at.map(|text| text.map(|text| end(&text, now)).transpose()).transpose()?,
@@ -368,10 +365,7 @@ pub(crate) async fn update(
             return Err(ApiError::stale());
         }
         let seen = Precondition::OneOf(vec![before.version]);
-        wanted.budget = (budget.is_some() || rate.is_some()).then(|| Budget {
-            requests_per_minute: rate.unwrap_or(before.budget.requests_per_minute),
-            ..budget.clone().map_or_else(|| before.budget.clone(), Option::unwrap_or_default)
-        });
+        wanted.budgets = budgets.of(&before.budgets);
         let audit = audit(&caller, "api_key.updated", &id, changes(&before, &wanted), &origin);
         match state.store.change_api_key(scope, &id, &wanted, &seen, &audit).await? {
             Changed::Stale => {}
@@ -486,18 +480,13 @@ fn changes(before: &Stored, wanted: &ApiKeyChange) -> Vec<Change> {
     if let Some(expires_at) = wanted.expires_at {
         set("expires_at", before.expires_at.map(rfc3339), expires_at.map(rfc3339));
     }
-    if let Some(budget) = &wanted.budget {
-        set("budget", Some(in_words(&before.budget)), Some(in_words(budget)));
+    if let Some(budgets) = &wanted.budgets {
+        set("budget", Some(in_words(&before.budgets)), Some(in_words(budgets)));
     }
     if let Some(disabled) = wanted.disabled {
         set("disabled", Some(before.disabled.to_string()), Some(disabled.to_string()));
     }
     changes
-}
-
-/// For the audit log.
-fn in_words(budget: &Budget) -> String {
-    serde_json::to_string(budget).unwrap_or_default()
 }
 
 fn scopes(names: Vec<KeyScopeName>) -> Result<KeyScopes, ApiError> {

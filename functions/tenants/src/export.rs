@@ -92,12 +92,14 @@ fn line(exported: Exported) -> Value {
             "name": organization.name,
             "support_email": organization.support_email,
             "default_language": organization.default_language,
+            "model_budgets": organization.model_budgets,
             "created_at": rfc3339(organization.created_at),
         }),
         Exported::Member(member) => json!({
             "type": "member",
             "user_id": member.user,
             "role": member.role,
+            "budget": member.budgets,
             "joined_at": rfc3339(member.joined_at),
         }),
         Exported::Invite(invite) => json!({
@@ -197,6 +199,7 @@ fn api_key(key: ApiKey) -> Value {
         "last4": key.last4,
         "scopes": key.scopes.iter().map(|scope| scope.name()).collect::<Vec<_>>(),
         "disabled": key.disabled,
+        "budget": key.budgets,
         "expires_at": key.expires_at.map(rfc3339),
         "last_used_at": key.last_used_at.map(rfc3339),
         "created_by": key.created_by,

@@ -3,15 +3,16 @@
 //! - [`organizations`] shows a caller the organizations they belong to, and changes, deletes and restores them.
 //! - [`members`] and [`invites`] have who belongs to one, and how people come in.
 //! - [`api_keys`] has the keys of the caller's organization.
+//! - [`budgets`] has the limits of their own that keys, members and models may have.
 //! - [`audit`] reads the audit log, [`export`] takes all data of an organization out.
 //! - [`acting`] has who acts in an organization, as they are at this moment.
 
 mod acting;
 mod api_keys;
 mod audit;
+mod budgets;
 mod export;
 mod invites;
-mod key_budgets;
 mod members;
 mod organizations;
 mod refusals;

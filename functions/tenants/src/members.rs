@@ -10,12 +10,16 @@ use tenantry_domain::{
     time::rfc3339,
 };
 use tenantry_store::{Change, Member as Stored, MemberChange, OfMember};
-use tenantry_web::{ApiError, Caller, Code, Json, Query, auth::RoleName, cursor::Cursors, origin::RequestOrigin};
+use tenantry_web::{
+    ApiError, Caller, Code, Json, Query, auth::RoleName, cursor::Cursors, extract::Object, origin::RequestOrigin,
+};
 use utoipa::ToSchema;
 
 use crate::{
     ListQuery, State,
     acting::{Acting, Ids, change, forbidden},
+    budgets::{BudgetChange, MonthlyBudget, in_words},
+    organizations::given,
     refusals::{ActRefusals, ReadRefusals, WriteRefusals},
 };
 
@@ -36,6 +40,12 @@ pub(crate) struct Member {
     full_name: Option<String>,
     /// Their role.
     role: RoleName,
+    /// What they may use in a month, in a session and with every API key that they made; `null` when the plan alone says.
+    #[schema(required, nullable)]
+    budget: Option<MonthlyBudget>,
+    /// How many requests they may make in a minute, likewise; `null` when the plan alone says.
+    #[schema(required)]
+    requests_per_minute: Option<u64>,
     /// When they joined.
     #[schema(format = DateTime)]
     joined_at: String,
@@ -73,12 +83,23 @@ impl From<GivenRole> for Role {
     }
 }
 
-/// Another role for a member.
-#[derive(Deserialize, ToSchema)]
+/// What is changed about a member. What is left out stays.
+#[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct UpdateMemberRequest {
     /// The role.
-    role: GivenRole,
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = GivenRole)]
+    role: Option<GivenRole>,
+    /// What they may use in a month, all parts of it, in a session and with every API key that they made; as much as the
+    /// plan allows when `null`.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<MonthlyBudget>)]
+    budget: Option<Option<Object<MonthlyBudget>>>,
+    /// How many requests they may make in a minute, likewise; as many as the plan allows when `null`.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<u64>, minimum = 1, maximum = 60_000)]
+    requests_per_minute: Option<Option<u64>>,
 }
 
 /// Who takes an organization over.
@@ -125,10 +146,11 @@ pub(crate) async fn list(
     Ok(Answer(MemberList { data, next_cursor: page.next.map(|position| cursors.seal(&position)) }))
 }
 
-/// Change a member's role
+/// Change a member
 ///
-/// Nobody gives a role above their own, owners are changed by owners alone, and the last owner stays one. Access
-/// tokens that are out say the old role for ten minutes at most; what manages the organization looks at the new one.
+/// Their role, and what they may use. Nobody gives a role above their own, owners are changed by owners alone, the last
+/// owner stays one, and nobody but an owner changes their own budget. Access tokens that are out say the old role for ten
+/// minutes at most; what manages the organization looks at the new one. A budget reaches every process within half a minute.
 #[utoipa::path(
     patch,
     path = "/api/v1/organizations/{id}/members/{user_id}",
@@ -149,22 +171,37 @@ pub(crate) async fn update(
     RequestOrigin(origin): RequestOrigin,
     Json(request): Json<UpdateMemberRequest>,
 ) -> Result<Answer<Member>, ApiError> {
-    let role: Role = request.role.into();
+    let budgets = BudgetChange::checked(request.budget, request.requests_per_minute);
     for _ in 0..TRIES {
         let acting = Acting::changing(&state, &caller, &ids, Permission::ManageMembers).await?;
+        let budgets = budgets.as_ref().map_err(Clone::clone)?;
         let user: UserId = ids.at(1)?;
         let member = state.store.member(&acting.scope, &user).await?.ok_or_else(ApiError::not_found)?;
+        let role = request.role.map_or(member.role, Role::from);
         if !acting.role.may_change(member.role) || !acting.role.may_grant(role) {
             return Err(above());
         }
-        if member.role == role {
+        let wanted = budgets.of(&member.budgets).filter(|wanted| *wanted != member.budgets);
+        if wanted.is_some() && user == acting.user && acting.role != Role::Owner {
+            return Err(ApiError::new(Code::Forbidden, "Nobody but an owner changes their own budget; ask one."));
+        }
+        let (mut action, mut changes) = ("member.budget_changed", vec![]);
+        if role != member.role {
+            action = "member.role_changed";
+            changes.push(role_change(Some(member.role), Some(role)));
+        }
+        if let Some(wanted) = &wanted {
+            changes.push(change("budget", Some(in_words(&member.budgets)), Some(in_words(wanted))));
+        }
+        if changes.is_empty() {
             return shown(&state, member).await.map(Answer);
         }
-        let changes = vec![role_change(Some(member.role), Some(role))];
-        let audit = acting.audit("member.role_changed", user.as_str(), changes, &origin);
+        let audit = acting.audit(action, user.as_str(), changes, &origin);
         let of = of(&acting, &user, member.role);
-        if settled(state.store.change_role(&acting.scope, of, role, &audit).await?)? {
-            return shown(&state, Stored { role, ..member }).await.map(Answer);
+        let limits = wanted.as_ref().map(|wanted| (&member.budgets, wanted));
+        if settled(state.store.change_member(&acting.scope, of, role, limits, &audit).await?)? {
+            let budgets = wanted.unwrap_or_else(|| member.budgets.clone());
+            return shown(&state, Stored { role, budgets, ..member }).await.map(Answer);
         }
     }
     Err(busy())
@@ -297,6 +334,8 @@ async fn shown(state: &State, member: Stored) -> Result<Member, ApiError> {
         email: user.as_ref().map(|user| user.email.to_string()),
         full_name: user.and_then(|user| user.full_name),
         role: member.role.into(),
+        budget: MonthlyBudget::of(&member.budgets),
+        requests_per_minute: member.budgets.whole.requests_per_minute,
         joined_at: rfc3339(member.joined_at),
     })
 }

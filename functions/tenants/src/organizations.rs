@@ -30,6 +30,7 @@ use utoipa::ToSchema;
 use crate::{
     ListQuery, State,
     acting::{Acting, Ids, change},
+    budgets::{ModelBudgets, in_words},
     refusals::{ActRefusals, WriteRefusals},
 };
 
@@ -55,6 +56,9 @@ pub(crate) struct Organization {
     plan: String,
     /// Its settings.
     settings: OrganizationSettings,
+    /// What all its members and keys together may use of single models; `null` when the plan alone says.
+    #[schema(required, nullable)]
+    model_budgets: Option<ModelBudgets>,
     /// When it was created.
     #[schema(format = DateTime)]
     created_at: String,
@@ -122,6 +126,11 @@ pub(crate) struct UpdateOrganizationRequest {
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = UpdateSettings)]
     settings: Option<Object<UpdateSettings>>,
+    /// What all its members and keys together may use of single models, all of them; as much as the plan allows when
+    /// `null`.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<ModelBudgets>)]
+    model_budgets: Option<Option<ModelBudgets>>,
 }
 
 /// Settings to change. What is left out stays; `null` empties a field.
@@ -270,7 +279,7 @@ pub(crate) async fn create(
 
 /// Change an organization
 ///
-/// Its name and settings.
+/// Its name, settings and budgets of models, which reach every process within half a minute.
 #[utoipa::path(
     patch,
     path = "/api/v1/organizations/{id}",
@@ -398,7 +407,8 @@ fn wanted(request: UpdateOrganizationRequest) -> Result<OrganizationChange, ApiE
     let support_email = settings.support_email.map(|text| text.map(address).transpose()).transpose()?;
     let word = |language: OrganizationLanguage| language.word().to_owned();
     let default_language = settings.default_language.map(|language| language.map(word));
-    Ok(OrganizationChange { name, support_email, default_language })
+    let model_budgets = request.model_budgets.map(|models| models.unwrap_or_default().checked("/model_budgets"));
+    Ok(OrganizationChange { name, support_email, default_language, model_budgets: model_budgets.transpose()? })
 }
 
 /// What changes. An address is a person's, so the log only says that there is another.
@@ -413,6 +423,9 @@ fn changes(before: &Stored, wanted: &OrganizationChange) -> Vec<Change> {
     }
     if let Some(language) = wanted.default_language.as_ref().filter(|word| **word != before.default_language) {
         changes.push(change("settings.default_language", before.default_language.clone(), language.clone()));
+    }
+    if let Some(models) = wanted.model_budgets.as_ref().filter(|models| **models != before.model_budgets) {
+        changes.push(change("model_budgets", Some(in_words(&before.model_budgets)), Some(in_words(models))));
     }
     changes
 }
@@ -450,6 +463,7 @@ async fn shown(
             support_email: stored.support_email,
             default_language: stored.default_language,
         },
+        model_budgets: (!stored.model_budgets.is_empty()).then(|| ModelBudgets::of(&stored.model_budgets)),
         created_at: rfc3339(stored.created_at),
         deletes_at: stored.deletes_at.map(rfc3339),
         role: role.map(Into::into),

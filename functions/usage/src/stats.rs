@@ -215,7 +215,7 @@ mod tests {
         });
         let amounts = Amounts::NONE.with(Resource::LlmTokens, 40_000);
         let hold =
-            Hold { amounts, counted: [true; 4], credits: 3, period: november(), expires_at: 0, budget: None, shard: 0 };
+            Hold { amounts, counted: [true; 4], credits: 3, period: november(), expires_at: 0, budgets: vec![], shard: 0 };
         meter.holds.insert(RequestId::new(), hold);
         let now = november().start() + 1;
         let stats = summary(november(), Some(&meter), &[], now);

@@ -1,8 +1,9 @@
 //! What Stripe tells, and what is done about it.
 
-use tenantry_domain::{Millis, OrgId, ledger::LedgerKind, plans::plan_product_id};
+use tenantry_domain::{Millis, OrgId, ledger::LedgerKind, plans::plan_product_id, warnings::Reached};
 use tenantry_payments::stripe::{Event, EventObject, Invoice, InvoiceStatus, PaymentRef};
 use tenantry_store::{AccountEvent, NewLedgerRow, TenantScope};
+use tenantry_web::mail::LimitedBy;
 
 use crate::{Commerce, CommerceError, Mismatch, nightly::invoice_key, take_back::Purchase};
 
@@ -44,6 +45,19 @@ pub enum Notice {
     LowBalance {
         /// Micro-credits that are left.
         credits: u64,
+    },
+    /// A limit of the month is nearly used up, or used up.
+    LimitReached {
+        /// Whose limit.
+        by: LimitedBy,
+        /// What the API key or the member is called.
+        who: String,
+        /// The model that it is for.
+        model: Option<String>,
+        /// What was reached.
+        reached: Reached,
+        /// When it starts afresh.
+        resets_at: Millis,
     },
     /// Credits were to be bought by themselves, and could not be; it is switched off.
     TopUpFailed,

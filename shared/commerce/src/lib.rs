@@ -12,6 +12,7 @@ mod customers;
 mod error;
 mod events;
 mod goods;
+mod limits;
 mod nightly;
 mod notices;
 mod parting;

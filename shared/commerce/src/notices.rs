@@ -78,7 +78,7 @@ impl Commerce {
         let Some(organization) = organization else { return Ok(vec![]) };
         let owners = self.owners(scope).await?;
         if owners.is_empty() {
-            tracing::warn!(org = %scope.org(), "no owner with a confirmed address can be told about a payment");
+            tracing::warn!(org = %scope.org(), "no owner with a confirmed address can be told");
         }
         let event = sha256_hex(event.as_bytes());
         let event = event.get(..32).unwrap_or(&event);
@@ -104,6 +104,18 @@ impl Commerce {
             Notice::PaymentFailed { until, .. } => Content::PaymentFailed { name, organization, until: *until },
             Notice::TrialEnding { at, .. } => Content::TrialEnding { name, organization, at: *at },
             Notice::LowBalance { credits } => Content::LowBalance { name, organization, credits: *credits },
+            Notice::LimitReached { by, who, model, reached, resets_at } => Content::LimitReached {
+                name,
+                organization,
+                by: *by,
+                who: who.clone(),
+                model: model.clone().unwrap_or_default(),
+                resource: reached.what.name().to_owned(),
+                percent: reached.percent,
+                used: reached.used,
+                limit: reached.limit,
+                resets_at: *resets_at,
+            },
             Notice::TopUpFailed => Content::TopUpFailed { name, organization },
             Notice::PlanEnded { plan, now } => {
                 Content::PlanEnded { name, organization, plan: called(plan), now: called(now) }

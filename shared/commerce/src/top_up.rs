@@ -150,7 +150,8 @@ impl Commerce {
         Ok(self.store.write_credit_watch(scope, next, None).await?.is_some())
     }
 
-    async fn tell(
+    /// Orders the mails that `notice` calls for, under names that are those of `event` each time.
+    pub(crate) async fn tell(
         &self,
         scope: &TenantScope,
         event: &str,

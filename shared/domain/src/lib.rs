@@ -22,6 +22,7 @@ pub mod sharding;
 pub mod time;
 pub mod usage;
 pub mod username;
+pub mod warnings;
 
 pub use billing::{Entitlement, Standing, SubscriptionStatus};
 pub use email::Email;

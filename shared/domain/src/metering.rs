@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    budget::Budgeted,
+    budget::{BudgetId, Budgeted},
     features::Shortfall,
-    ids::{KeyId, RequestId},
+    ids::RequestId,
     plans::{Limit, Plan},
     sharding::Shards,
     time::{Millis, Period},
@@ -167,6 +167,13 @@ impl Rate {
         ready_at.max(self.floor(now)) + self.interval
     }
 
+    /// The requests per minute that it was made of: the interval is rounded up to milliseconds, so a number that such
+    /// an interval cannot tell from the next smaller one is that one. 0 means no limit.
+    #[must_use]
+    pub const fn limit(&self) -> u64 {
+        if self.interval <= 0 { 0 } else { 60_000_u64.div_ceil(self.interval.unsigned_abs()) }
+    }
+
     /// How many requests would conform right now.
     #[must_use]
     pub fn remaining(&self, ready_at: Millis, now: Millis) -> u64 {
@@ -191,8 +198,8 @@ pub struct Hold {
     pub period: Period,
     /// When the hold may be settled by others, in whole seconds since the epoch.
     pub expires_at: i64,
-    /// The key whose budget it was taken from as well.
-    pub budget: Option<KeyId>,
+    /// The budgets that it was taken from as well.
+    pub budgets: Vec<BudgetId>,
     /// The shard of the meter that it was taken from.
     pub shard: u8,
 }
@@ -293,11 +300,15 @@ pub enum Refusal {
     },
     /// Faster than the plan's rate.
     RateLimited {
+        /// Requests per minute.
+        limit: u64,
         /// Milliseconds until the request conforms.
         retry_after: Millis,
     },
-    /// The month's budget of the key does not cover the request.
+    /// The month's budget of a key, a member or a model does not cover the request.
     BudgetExceeded {
+        /// Which budget.
+        of: Box<BudgetId>,
         /// Which part of it.
         what: Budgeted,
         /// The month's budget.
@@ -307,8 +318,12 @@ pub enum Refusal {
         /// When the next period begins.
         resets_at: Millis,
     },
-    /// Faster than the rate of the key.
-    KeyRateLimited {
+    /// Faster than the rate of a key, a member or a model.
+    BudgetRateLimited {
+        /// Which budget.
+        of: Box<BudgetId>,
+        /// Requests per minute.
+        limit: u64,
         /// Milliseconds until the request conforms.
         retry_after: Millis,
     },
@@ -373,7 +388,7 @@ impl Meter {
             return Some(Refusal::TooManyInFlight { limit: self.max_holds });
         }
         (self.ready_at > now && self.rate.interval > 0)
-            .then(|| Refusal::RateLimited { retry_after: self.ready_at - now })
+            .then(|| Refusal::RateLimited { limit: self.rate.limit(), retry_after: self.ready_at - now })
     }
 
     /// Everything that requests in flight hold of this period's allowances.
@@ -446,6 +461,15 @@ mod tests {
     }
 
     #[test]
+    fn a_rate_is_told_as_it_was_set_and_never_higher() {
+        for set in (1..=245).chain([300, 600, 6_000, 60_000]) {
+            assert_eq!(Rate::per_minute(set, 1).limit(), set);
+        }
+        assert_eq!(Rate::per_minute(45_000, 1).limit(), 30_000, "every 2 ms is what is kept");
+        assert_eq!(Rate { interval: 0, burst: 0 }.limit(), 0);
+    }
+
+    #[test]
     fn an_unlimited_resource_is_held_for_the_record_but_gives_nothing_back() {
         let hold = Hold {
             amounts: Amounts::NONE.with(Resource::Messages, 1).with(Resource::LlmTokens, 100),
@@ -453,7 +477,7 @@ mod tests {
             credits: 0,
             period: Period::of(0),
             expires_at: 10,
-            budget: None,
+            budgets: vec![],
             shard: 0,
         };
         assert_eq!(hold.taken(), Amounts::NONE.with(Resource::LlmTokens, 100));

@@ -9,8 +9,8 @@ use std::{
 
 use aws_sdk_dynamodb::types::{AttributeValue, Delete, Put, TransactWriteItem};
 use tenantry_domain::{
-    KeyId, Millis, Resource, UserId,
-    budget::Budget,
+    KeyId, Millis, UserId,
+    budget::Budgets,
     plans::Limit,
     roles::{KeyScopes, Role},
     secret::{ApiKeySecret, TEST_PREFIX},
@@ -19,9 +19,10 @@ use tenantry_domain::{
 
 use crate::{
     NewAudit, Page, Store, TenantScope,
+    budgets::{BUDGET, budgets_value, read_budgets},
     db::{Range, Transacted, build, prefix_end},
     error::{Result, StoreError},
-    item::{Item, NewItem, Reader, n, parse_number, s},
+    item::{Item, NewItem, Reader, n, s},
     keys,
     organizations::DELETES_AT,
     table::TTL,
@@ -30,7 +31,7 @@ use crate::{
 
 /// How long an authenticated key is believed without a look at the table, in milliseconds: also how
 /// long a revoked key still works in a process that did not revoke it.
-const CACHE_FOR: Millis = 30_000;
+pub(crate) const CACHE_FOR: Millis = 30_000;
 
 /// How many keys are remembered.
 const CACHE_CAPACITY: usize = 10_000;
@@ -65,7 +66,7 @@ pub struct ApiKey {
     /// A time of its last use that is at most about an hour too early. Not known in a look-up by the secret.
     pub last_used_at: Option<Millis>,
     /// Its own limits.
-    pub budget: Budget,
+    pub budgets: Budgets,
     /// Who made it.
     pub created_by: UserId,
     /// When.
@@ -95,7 +96,7 @@ pub struct NewApiKey<'a> {
     /// From when it is not good any more.
     pub expires_at: Option<Millis>,
     /// Its own limits.
-    pub budget: Budget,
+    pub budgets: Budgets,
     /// Who makes it.
     pub created_by: &'a UserId,
 }
@@ -112,7 +113,7 @@ pub struct ApiKeyChange {
     /// Whether it is switched off.
     pub disabled: Option<bool>,
     /// The new limits, all of them.
-    pub budget: Option<Budget>,
+    pub budgets: Option<Budgets>,
 }
 
 /// A key as a look-up by a secret found it, and until when that secret is good.
@@ -194,7 +195,7 @@ impl Store {
             disabled: false,
             previous_until: None,
             last_used_at: None,
-            budget: new.budget.clone(),
+            budgets: new.budgets.clone(),
             created_by: new.created_by.clone(),
             created_at: self.now(),
             version: Version::FIRST,
@@ -250,10 +251,12 @@ impl Store {
         let key = read_key(&stored)?;
         // Half a read unit each half a minute, so that a deletion counts for all keys in its one write.
         let organization = self.get(&keys::organization(&key.scope), false).await?;
-        if organization.is_none_or(|organization| organization.contains_key(DELETES_AT)) {
+        let Some(organization) = organization.filter(|organization| !organization.contains_key(DELETES_AT)) else {
             self.key_cache.forget([hash.as_str()]);
             return Ok(None);
-        }
+        };
+        // Never older than the key: who has the key in memory needs no other look for budgets.
+        self.budget_cache.learn(key.scope.org(), &organization, now)?;
         let found = Found { key, read_at: now };
         let good = found.is_good(now).then(|| found.key.clone());
         let mut cache = lock(&self.key_cache.found);
@@ -300,7 +303,7 @@ impl Store {
         changes.extend(change.name.as_deref().map(|name| ("name", Some(s(name)))));
         changes.extend(change.scopes.map(|scopes| ("scopes", Some(s(scopes.words())))));
         changes.extend(change.expires_at.map(|expires_at| ("expires_at", expires_at.map(n))));
-        changes.extend(change.budget.as_ref().map(|budget| (BUDGET, budget_value(budget))));
+        changes.extend(change.budgets.as_ref().map(|budgets| (BUDGET, budgets_value(budgets))));
         changes.extend(change.disabled.map(|disabled| ("disabled", Some(AttributeValue::Bool(disabled)))));
         for _ in 0..TRIES {
             let Some(listed) = self.listed_key(scope, id).await? else { return Ok(Changed::Missing) };
@@ -510,45 +513,13 @@ fn key_item(at: &keys::Key, key: &ApiKey, hash: &str) -> Item {
         .text("created_by", key.created_by.as_str())
         .number("created_at", key.created_at)
         .number(VERSION, key.version.number());
-    if let Some(budget) = budget_value(&key.budget) {
+    if let Some(budget) = budgets_value(&key.budgets) {
         item = item.set(BUDGET, budget);
     }
     if let Some(expires_at) = key.expires_at {
         item = item.number("expires_at", expires_at);
     }
     item.build()
-}
-
-const BUDGET: &str = "budget";
-
-/// Beside the resources.
-const CREDITS: &str = "credits";
-const PER_MINUTE: &str = "requests_per_minute";
-
-/// A map of what is limited; `None` when nothing is.
-fn budget_value(budget: &Budget) -> Option<AttributeValue> {
-    let resources = budget.limits.iter().map(|(resource, limit)| (resource.name(), *limit));
-    let others = [(CREDITS, budget.credits), (PER_MINUTE, budget.requests_per_minute)];
-    let others = others.into_iter().filter_map(|(name, limit)| Some((name, limit?)));
-    let map: HashMap<_, _> = resources.chain(others).map(|(name, limit)| (name.to_owned(), n(limit))).collect();
-    (!map.is_empty()).then_some(AttributeValue::M(map))
-}
-
-/// `None` for what is not a budget.
-fn read_budget(value: &AttributeValue) -> Option<Budget> {
-    let mut budget = Budget::default();
-    for (name, limit) in value.as_m().ok()? {
-        let limit = parse_number(limit)?;
-        match name.as_str() {
-            CREDITS => budget.credits = Some(limit),
-            PER_MINUTE => budget.requests_per_minute = Some(limit),
-            name => {
-                let resource = Resource::ALL.into_iter().find(|resource| resource.name() == name)?;
-                budget.limits.insert(resource, limit);
-            }
-        }
-    }
-    Some(budget)
 }
 
 pub(crate) fn read_key(item: &Item) -> Result<ApiKey> {
@@ -558,13 +529,8 @@ pub(crate) fn read_key(item: &Item) -> Result<ApiKey> {
         None => KeyScopes::default(),
         Some(words) => KeyScopes::parse(words).ok_or_else(|| reader.corrupt("unknown scope"))?,
     };
-    let budget = match item.get(BUDGET) {
-        None => Budget::default(),
-        // One that cannot be read refuses the key: without it, it would be limited by nothing.
-        Some(value) => read_budget(value).ok_or_else(|| reader.corrupt("not a budget"))?,
-    };
     Ok(ApiKey {
-        budget,
+        budgets: read_budgets(item)?,
         id: reader.parsed("api_key")?,
         scope: TenantScope::of_key(reader.parsed("org")?),
         name: reader.text("name")?.to_owned(),

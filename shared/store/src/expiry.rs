@@ -3,6 +3,7 @@
 use aws_sdk_dynamodb::types::TransactWriteItem;
 use tenantry_domain::{
     Amounts, Millis, Period, RequestId,
+    budget::Owner,
     metering::{Hold, Meter},
     usage::{Operation, Status, Tokens, UsageEvent},
 };
@@ -86,15 +87,24 @@ impl Store {
     }
 }
 
+/// Of who made the request, what the hold says: those whose budgets it was taken from.
 fn expired_event(scope: &TenantScope, request: &RequestId, hold: &Hold) -> UsageEvent {
+    let (mut key, mut member) = (None, None);
+    for id in &hold.budgets {
+        match &id.owner {
+            Owner::ApiKey(of) => key = Some(of.clone()),
+            Owner::Member(of) => member = Some(of.clone()),
+            Owner::Organization => {}
+        }
+    }
     UsageEvent {
         id: request.clone(),
         org: scope.org().clone(),
         // When the request was made, within the period that it was charged to.
         at: request.created_at().clamp(hold.period.start(), hold.period.end() - 1),
         period: hold.period.index(),
-        key: hold.budget.clone(),
-        member: None,
+        key,
+        member,
         operation: Operation::Chat,
         model: UNKNOWN_MODEL.to_owned(),
         status: Status::Expired,

@@ -12,7 +12,7 @@
 //! | `T#<org>` | `REC#<period>#<req>` | usage record, one per admitted request |
 //! | `T#<org>` | `ROLL#<day>#<model>#<key>#<member>#<operation>` | usage roll-up |
 //! | `T#<org>` | `CLOSE#<period>` | the meter as a period ended |
-//! | `T#<org>` | `BUDGET#<period>#<key>` | what was used of a key's budget |
+//! | `T#<org>` | `BUDGET#<period>#<budget>` | what was used of a budget: of a key, a member (`u:`) or the organization (`o:`), and of all models or of one (`/<model>`) |
 //! | `T#<org>` | `ACCOUNT` | billing account |
 //! | `T#<org>` | `ACCOUNT#<time>#<sha256>` | what happened to what the tenant has bought |
 //! | `T#<org>` | `WATCH` | what is wanted when credits run out |
@@ -50,7 +50,9 @@ use std::collections::HashMap;
 use aws_sdk_dynamodb::types::AttributeValue;
 use tenantry_domain::{
     Email, InviteId, KeyId, LedgerId, OrderId, OrgId, Period, RequestId, SessionId, TenantUserId, UserId, Username,
-    one_time::Purpose, secret::sha256_hex,
+    budget::{BudgetId, Owner},
+    one_time::Purpose,
+    secret::sha256_hex,
 };
 
 use crate::{scope::TenantScope, usage::RollUpKey};
@@ -189,8 +191,33 @@ pub(crate) fn closing_shard(scope: &TenantScope, number: u8, period: Period) -> 
     }
 }
 
-pub(crate) fn budget(scope: &TenantScope, key: &KeyId, period: Period) -> Key {
-    Key::new(tenant(scope), format!("BUDGET#{period}#{}", key.short()))
+/// The model, whose id cannot contain `#`, comes last: the ids before it have one length, or a `:` behind their letter.
+pub(crate) fn budget(scope: &TenantScope, BudgetId { owner, model }: &BudgetId, period: Period) -> Key {
+    let owner = match owner {
+        Owner::ApiKey(key) => key.short().to_owned(),
+        Owner::Member(user) => format!("u:{}", user.short()),
+        Owner::Organization => "o:".to_owned(),
+    };
+    let model = model.as_ref().map(|model| format!("/{model}")).unwrap_or_default();
+    Key::new(tenant(scope), format!("BUDGET#{period}#{owner}{model}"))
+}
+
+/// Budgets of `period` sort behind this.
+pub(crate) fn budgets_from(period: Period) -> String {
+    format!("BUDGET#{period}#")
+}
+
+/// Which budget the item at this sort key counts.
+pub(crate) fn budget_id(sk: &str) -> Option<BudgetId> {
+    let (_, name) = sk.strip_prefix("BUDGET#")?.split_once('#')?;
+    let (owner, model) = name.split_once('/').map_or((name, None), |(owner, model)| (owner, Some(model)));
+    let owner = match owner.split_once(':') {
+        None => Owner::ApiKey(KeyId::from_short(owner).ok()?),
+        Some(("u", user)) => Owner::Member(UserId::from_short(user).ok()?),
+        Some(("o", "")) => Owner::Organization,
+        Some(_) => return None,
+    };
+    Some(BudgetId { owner, model: model.map(ToOwned::to_owned) })
 }
 
 pub(crate) const ACCOUNT: &str = "ACCOUNT";

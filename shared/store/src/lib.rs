@@ -8,6 +8,7 @@ mod accounts;
 mod api_keys;
 mod audit;
 mod billing_account;
+mod budgets;
 mod credit_watch;
 mod db;
 mod devices;
@@ -37,6 +38,7 @@ mod throttle;
 mod usage;
 mod users;
 mod version;
+mod warnings;
 mod webhooks;
 
 use std::sync::Arc;
@@ -57,7 +59,7 @@ pub use invites::{Accepted, Invite, Invited};
 pub use ledger::{Booked, NewLedgerRow};
 pub use mails::MailClaim;
 pub use members::{Member, MemberChange, OfMember};
-pub use meter::{Admission, Planned, Reservation, SettleOutcome, Terms, WithinBudget};
+pub use meter::{Admission, Planned, Refused, Reservation, SettleOutcome, Terms, WithinBudget};
 pub use orders::{DueOrder, NewOrder, OrderChanged, RefundOpened};
 pub use organizations::{MemberOf, Membership, Organization, OrganizationChange};
 pub use reconcile::{Difference, Look, Repair, Suspicion, TimeIsUp};
@@ -70,6 +72,7 @@ pub use throttle::{Admitted, GuessRule, WindowRule};
 pub use usage::{Page, RollUp, RollUpKey, Sums, WriteReport};
 pub use users::{NewUser, User};
 pub use version::{Changed, Precondition, Version};
+pub use warnings::LimitWarning;
 pub use webhooks::{ClaimedEvent, EventClaim};
 
 /// The store: cheap to clone, one per process.
@@ -81,13 +84,15 @@ pub struct Store {
     clock: Arc<dyn Clock>,
     guesses: Arc<meter::Guesses>,
     key_cache: Arc<api_keys::KeyCache>,
+    budget_cache: Arc<budgets::BudgetCache>,
 }
 
 impl Store {
     /// A store over `table`, which [`create_table`](Self::create_table) or the deploy template made.
     #[must_use]
     pub fn new(db: aws_sdk_dynamodb::Client, table: &str, plans: Plans, clock: Arc<dyn Clock>) -> Self {
-        Self { db, table: table.into(), plans, clock, guesses: Arc::default(), key_cache: Arc::default() }
+        let (guesses, key_cache, budget_cache) = (Arc::default(), Arc::default(), Arc::default());
+        Self { db, table: table.into(), plans, clock, guesses, key_cache, budget_cache }
     }
 
     /// The same clock, for others who speak of the same moments.

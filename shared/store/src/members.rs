@@ -5,11 +5,14 @@
 //! Who changes a member is checked in the transaction too: their role is what it is at that moment, not what a token
 //! or an earlier read says.
 
-use aws_sdk_dynamodb::types::{ConditionCheck, Delete, Put, TransactWriteItem};
-use tenantry_domain::{Millis, UserId, plans::Limit, roles::Role};
+use aws_sdk_dynamodb::types::{
+    AttributeValue, ConditionCheck, Delete, Put, TransactWriteItem, builders::UpdateBuilder,
+};
+use tenantry_domain::{Millis, UserId, budget::Budgets, plans::Limit, roles::Role};
 
 use crate::{
     AuditActor, NewAudit, Page, Store, TenantScope,
+    budgets::{BUDGET, LIMITS_MEMBERS, budgets_value, read_budgets},
     db::{Range, Transacted, build, prefix_end},
     error::{Result, StoreError},
     item::{Item, Reader, n, s},
@@ -24,6 +27,8 @@ pub struct Member {
     pub user: UserId,
     /// Their role.
     pub role: Role,
+    /// What they may use.
+    pub budgets: Budgets,
     /// When they joined.
     pub joined_at: Millis,
 }
@@ -82,26 +87,36 @@ impl Store {
         self.get(&keys::member(scope, user), true).await?.map(|item| read_member(&item)).transpose()
     }
 
-    /// Gives a member another role.
+    /// Gives a member another role, or the same, and other limits: from those that were seen to new ones.
     ///
     /// # Errors
     /// [`StoreError`](crate::StoreError).
-    pub async fn change_role(
+    pub async fn change_member(
         &self,
         scope: &TenantScope,
         of: OfMember<'_>,
         role: Role,
+        limits: Option<(&Budgets, &Budgets)>,
         audit: &NewAudit<'_>,
     ) -> Result<MemberChange> {
         let owners = i32::from(role == Role::Owner) - i32::from(of.role == Role::Owner);
-        let mut writes = vec![self.count_members(scope, 0, owners, Limit::Unlimited)?];
-        writes.push(self.role_write(&keys::member(scope, of.user), of.role, role)?);
+        let mut writes = vec![match limits {
+            Some(_) => self.count_with_limits(scope, owners)?,
+            None => self.count_members(scope, 0, owners, Limit::Unlimited)?,
+        }];
+        writes.push(match limits {
+            Some((old, new)) => self.limits_write(&keys::member(scope, of.user), (of.role, old), (role, new))?,
+            None => self.role_write(&keys::member(scope, of.user), of.role, role)?,
+        });
         writes.push(self.role_write(&keys::user_org(of.user, scope.org()), of.role, role)?);
         if !of.by_themselves() {
             writes.push(self.role_check(scope, of.actor, of.actor_role)?);
         }
         writes.push(self.audit_write(scope, audit)?);
-        self.member_changed(scope, of, owners, writes).await
+        let changed = self.member_changed(scope, of, owners, writes).await?;
+        self.budget_cache.forget_organization(scope.org());
+        self.budget_cache.forget_member(scope.org(), of.user);
+        Ok(changed)
     }
 
     /// Makes a member the owner, and the owner who wants it an admin.
@@ -242,6 +257,42 @@ impl Store {
         }
     }
 
+    /// [`role_write`](Self::role_write) of a member's row with its limits.
+    fn limits_write(&self, key: &Key, old: (Role, &Budgets), new: (Role, &Budgets)) -> Result<TransactWriteItem> {
+        let mut update = self
+            .update(key)
+            .expression_attribute_names("#role", "role")
+            .expression_attribute_names("#budget", BUDGET)
+            .expression_attribute_values(":old", s(old.0.name()))
+            .expression_attribute_values(":new", s(new.0.name()));
+        let seen = match budgets_value(old.1) {
+            Some(seen) => {
+                update = update.expression_attribute_values(":seen", seen);
+                "#budget = :seen"
+            }
+            None => "attribute_not_exists(#budget)",
+        };
+        let change = match budgets_value(new.1) {
+            Some(budget) => {
+                update = update.expression_attribute_values(":budget", budget);
+                "SET #role = :new, #budget = :budget"
+            }
+            None => "SET #role = :new REMOVE #budget",
+        };
+        let update = update.update_expression(change).condition_expression(format!("#role = :old AND {seen}"));
+        Ok(TransactWriteItem::builder().update(build(update.build())?).build())
+    }
+
+    /// [`count_members`](Self::count_members) of a change of limits: from now on they are looked for.
+    fn count_with_limits(&self, scope: &TenantScope, owners: i32) -> Result<TransactWriteItem> {
+        let update = self.count(scope, 0, owners, Limit::Unlimited);
+        let counts = update.get_update_expression().clone().unwrap_or_default();
+        let update = update
+            .update_expression(format!("{counts}, {LIMITS_MEMBERS} = :limits"))
+            .expression_attribute_values(":limits", AttributeValue::Bool(true));
+        Ok(TransactWriteItem::builder().update(build(update.build())?).build())
+    }
+
     fn role_write(&self, key: &Key, old: Role, new: Role) -> Result<TransactWriteItem> {
         let update = self
             .update(key)
@@ -255,6 +306,11 @@ impl Store {
 
     /// Counts members and owners on the organization, as long as it lives, has room, and keeps an owner.
     fn count_members(&self, scope: &TenantScope, members: i32, owners: i32, limit: Limit) -> Result<TransactWriteItem> {
+        let update = self.count(scope, members, owners, limit);
+        Ok(TransactWriteItem::builder().update(build(update.build())?).build())
+    }
+
+    fn count(&self, scope: &TenantScope, members: i32, owners: i32, limit: Limit) -> UpdateBuilder {
         let mut condition = format!("attribute_exists(pk) AND attribute_not_exists({DELETES_AT})");
         // Organizations from before there were counts have one member, their owner.
         let mut update = self
@@ -273,8 +329,7 @@ impl Store {
             condition.push_str(&format!(" AND (members < :limit{uncounted})"));
             update = update.expression_attribute_values(":limit", n(limit));
         }
-        let update = update.condition_expression(condition);
-        Ok(TransactWriteItem::builder().update(build(update.build())?).build())
+        update.condition_expression(condition)
     }
 
     /// Runs a change whose writes are the count, the member's two rows, and then the check of who wants it.
@@ -304,6 +359,7 @@ pub(crate) fn read_member(item: &Item) -> Result<Member> {
     Ok(Member {
         user: reader.parsed("user")?,
         role: Role::parse(reader.text("role")?).ok_or_else(|| reader.corrupt("unknown role"))?,
+        budgets: read_budgets(item)?,
         joined_at: reader.optional_number("created_at")?.unwrap_or(0),
     })
 }

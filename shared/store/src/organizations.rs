@@ -4,11 +4,14 @@
 //! marked it is gone for all but who may bring it back: its keys are unknown, its members' sessions end at their
 //! next refresh, and nothing is added to it.
 
+use std::collections::BTreeMap;
+
 use aws_sdk_dynamodb::types::{ConditionCheck, Put, TransactWriteItem};
-use tenantry_domain::{Millis, OrgId, Period, UserId, metering::Meter, plans::Plan, roles::Role};
+use tenantry_domain::{Millis, OrgId, Period, UserId, budget::Budget, metering::Meter, plans::Plan, roles::Role};
 
 use crate::{
     NewAudit, Page, Store, TenantScope,
+    budgets::{MODEL_BUDGETS, models_value, read_model_budgets},
     db::{Range, Transacted, build, prefix_end},
     error::Result,
     item::{Item, NewItem, Reader, n, s},
@@ -42,6 +45,8 @@ pub struct Organization {
     pub created_at: Millis,
     /// When it will be erased, once its owner has deleted it.
     pub deletes_at: Option<Millis>,
+    /// What may be used of single models, by their ids.
+    pub model_budgets: BTreeMap<String, Budget>,
     /// How many belong to it.
     pub members: u64,
     /// Which state this is.
@@ -57,6 +62,8 @@ pub struct OrganizationChange {
     pub support_email: Option<Option<String>>,
     /// The new language, or none any more.
     pub default_language: Option<Option<String>>,
+    /// The new budgets of models, all of them.
+    pub model_budgets: Option<BTreeMap<String, Budget>>,
 }
 
 /// A user's place in an organization.
@@ -241,9 +248,13 @@ impl Store {
         {
             changes.extend(value.as_ref().map(|value| (name, value.as_deref().map(s))));
         }
+        changes.extend(change.model_budgets.as_ref().map(|models| (MODEL_BUDGETS, models_value(models))));
         let condition = format!("{} AND attribute_not_exists({DELETES_AT})", expected.condition());
         let update = self.versioned_update(&keys::organization(scope), expected, &changes);
-        self.organization_changed(scope, update.condition_expression(condition), expected, Role::Admin, audit).await
+        let update = update.condition_expression(condition);
+        let changed = self.organization_changed(scope, update, expected, Role::Admin, audit).await?;
+        self.budget_cache.forget_organization(scope.org());
+        Ok(changed)
     }
 
     /// Marks the organization, to be erased at `at`. One that is marked keeps its time.
@@ -353,6 +364,7 @@ pub(crate) fn read_organization(item: &Item) -> Result<Organization> {
         deletes_at: reader.optional_number(DELETES_AT)?,
         // Written before there was a count: the owner alone.
         members: reader.optional_number("members")?.unwrap_or(1),
+        model_budgets: read_model_budgets(item)?,
         version: Version::read(&reader)?,
     })
 }

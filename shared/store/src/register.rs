@@ -21,6 +21,8 @@ pub struct Due {
     pub plan: bool,
     /// Credits are as low, or as high again, as what is watched.
     pub credits: bool,
+    /// A limit of the month may be nearly used up, and nobody was told.
+    pub limits: bool,
 }
 
 impl Store {
@@ -93,6 +95,7 @@ impl Store {
                 meter = self.meter(scope).await?;
             }
             due.credits = crate::credit_watch::is_due(&stored, &meter)?;
+            due.limits = crate::warnings::is_due(&stored, &meter, now)?;
             due.plan = meter.plan_until.is_some_and(|at| at <= now);
             let expire = meter.credits_expire_at.is_some_and(|at| at <= now);
             if !expire && !meter.holds.values().any(|hold| hold.is_expired(now)) {

@@ -6,10 +6,11 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::response::{IntoResponse, Response};
-use http::{HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use serde::Serialize;
 use tenantry_domain::{
     Millis,
+    budget::{BudgetId, Owner},
     features::{Lacking, Offer, Shortfall},
     metering::Refusal,
     plans::PlanPrice,
@@ -192,6 +193,68 @@ pub struct Problem {
     /// Of `upgrade_required`: the smallest plan that does; absent when no plan on offer does.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub plan: Option<LargerPlan>,
+    /// Of `quota_exceeded`, `rate_limited`, `too_many_in_flight` and `insufficient_credits`: the limit that stood in the way.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<LimitReached>,
+}
+
+/// The limit that stood in the way of a metered call.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct LimitReached {
+    /// Whose limit it is.
+    pub of: LimitOf,
+    /// The model that the limit is for; absent where it is for all together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "gpt-4.1")]
+    pub model: Option<String>,
+    /// What is limited: a resource, `credits`, `requests_per_minute` or `requests_in_flight`.
+    #[schema(example = "llm_tokens")]
+    pub resource: String,
+    /// The limit; absent for credits that were bought, of which there are as many as are left.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = 1_000_000)]
+    pub limit: Option<u64>,
+    /// What is left of it.
+    pub left: u64,
+    /// When it starts afresh, where it does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(format = DateTime)]
+    pub resets_at: Option<String>,
+}
+
+/// Whose a limit is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LimitOf {
+    /// The plan's.
+    Plan,
+    /// What the organization set itself, for a model.
+    Organization,
+    /// The member's who calls, or who made the key.
+    Member,
+    /// The API key's.
+    ApiKey,
+}
+
+impl LimitOf {
+    const fn words(self) -> &'static str {
+        match self {
+            Self::Plan => "The plan's",
+            Self::Organization => "The organization's",
+            Self::Member => "This member's",
+            Self::ApiKey => "This API key's",
+        }
+    }
+}
+
+impl From<&Owner> for LimitOf {
+    fn from(owner: &Owner) -> Self {
+        match owner {
+            Owner::Organization => Self::Organization,
+            Owner::Member(_) => Self::Member,
+            Owner::ApiKey(_) => Self::ApiKey,
+        }
+    }
 }
 
 /// A plan that includes what the organization's own does not.
@@ -258,6 +321,17 @@ pub struct OpenAiErrorBody {
     /// Of `upgrade_required`: the smallest plan that does; absent when no plan on offer does.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub plan: Option<LargerPlan>,
+    /// Of `quota_exceeded`, `rate_limited`, `too_many_in_flight` and `insufficient_credits`: the limit that stood in the way.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<LimitReached>,
+}
+
+/// What few errors have: an error stands in every answer of a handler, and is kept small.
+#[derive(Debug, Clone, Default)]
+struct Beside {
+    shortfall: Option<Shortfall>,
+    limit: Option<LimitReached>,
+    headers: HeaderMap,
 }
 
 /// A failed request.
@@ -268,7 +342,7 @@ pub struct ApiError {
     errors: Vec<FieldError>,
     retry_after: Option<Duration>,
     waiting_helps: bool,
-    shortfall: Option<Box<Shortfall>>,
+    beside: Option<Box<Beside>>,
     verbatim: Option<Box<(StatusCode, Arc<[u8]>)>>,
     internal: Option<String>,
 }
@@ -282,7 +356,7 @@ impl ApiError {
             errors: vec![],
             retry_after: None,
             waiting_helps: true,
-            shortfall: None,
+            beside: None,
             verbatim: None,
             internal: None,
         }
@@ -346,6 +420,27 @@ impl ApiError {
         self
     }
 
+    /// With the limit that stood in the way.
+    fn limited(mut self, limit: LimitReached) -> Self {
+        self.beside().limit = Some(limit);
+        self
+    }
+
+    /// With headers beside those that say what kind of error it is.
+    #[must_use]
+    pub fn with_headers(mut self, headers: HeaderMap) -> Self {
+        self.beside().headers = headers;
+        self
+    }
+
+    fn beside(&mut self) -> &mut Beside {
+        self.beside.get_or_insert_default()
+    }
+
+    fn limit(&self) -> Option<LimitReached> {
+        self.beside.as_ref()?.limit.clone()
+    }
+
     /// With a cause that goes to the log only.
     #[must_use]
     pub fn because(mut self, internal: String) -> Self {
@@ -386,6 +481,7 @@ impl ApiError {
             feature,
             current_plan,
             plan,
+            limit: self.limit(),
         }
     }
 
@@ -405,13 +501,15 @@ impl ApiError {
             feature,
             current_plan,
             plan,
+            limit: self.limit(),
         };
         serde_json::to_vec(&OpenAiError { error }).unwrap_or_default()
     }
 
     /// The feature that is lacking, the plan that lacks it, and the one that does not.
     fn upgrade(&self) -> (Option<String>, Option<String>, Option<LargerPlan>) {
-        let Some(shortfall) = &self.shortfall else { return (None, None, None) };
+        let shortfall = self.beside.as_ref().and_then(|beside| beside.shortfall.as_ref());
+        let Some(shortfall) = shortfall else { return (None, None, None) };
         let feature = match &shortfall.lacking {
             Lacking::Feature(feature) => Some(feature.name().to_owned()),
             Lacking::More(..) => None,
@@ -427,7 +525,8 @@ impl ApiError {
     }
 
     /// `Retry-After` and `x-should-retry`, where they say something.
-    pub(crate) fn headers(&self, headers: &mut http::HeaderMap) {
+    pub(crate) fn headers(&self, headers: &mut HeaderMap) {
+        headers.extend(self.beside.as_ref().map(|beside| beside.headers.clone()).unwrap_or_default());
         if let Some(wait) = self.retry_after {
             // Whole seconds (RFC 9110, 10.2.3), rounded up so that who waits that long gets in.
             let seconds = wait.as_millis().div_ceil(1000).max(1);
@@ -482,18 +581,39 @@ impl From<Shortfall> for ApiError {
     /// 403 `upgrade_required`: the one way in which a plan refuses what it does not include.
     fn from(shortfall: Shortfall) -> Self {
         let mut error = Self::new(Code::UpgradeRequired, shortfall.to_string());
-        error.shortfall = Some(Box::new(shortfall));
+        error.beside().shortfall = Some(shortfall);
         error
     }
 }
 
-fn too_fast(whose: &str, retry_after: Millis) -> ApiError {
-    ApiError::new(Code::RateLimited, format!("Faster than the {whose}'s rate. Try again in {retry_after} ms."))
+/// ` for <model>`, where the limit is one of a model.
+fn for_model(model: Option<&String>) -> String {
+    model.map(|model| format!(" for {model}")).unwrap_or_default()
+}
+
+/// `of` names the limit as the others do.
+fn too_fast(of: LimitOf, model: Option<String>, limit: u64, retry_after: Millis) -> ApiError {
+    let text = format!(
+        "{} rate of {limit} requests a minute{} is reached. Try again in {retry_after} ms.",
+        of.words(),
+        for_model(model.as_ref())
+    );
+    let resource = "requests_per_minute".to_owned();
+    ApiError::new(Code::RateLimited, text)
         .retry_after(Duration::from_millis(retry_after.unsigned_abs()))
+        .limited(LimitReached { of, model, resource, limit: Some(limit), left: 0, resets_at: None })
 }
 
 impl From<Refusal> for ApiError {
     fn from(refusal: Refusal) -> Self {
+        let plan = |resource: &str, limit, left, resets_at: Option<Millis>| LimitReached {
+            of: LimitOf::Plan,
+            model: None,
+            resource: resource.to_owned(),
+            limit,
+            left,
+            resets_at: resets_at.map(rfc3339),
+        };
         match refusal {
             Refusal::NotIncluded(shortfall) => (*shortfall).into(),
             Refusal::QuotaExceeded { resource, limit, left, resets_at } => Self::new(
@@ -505,30 +625,41 @@ impl From<Refusal> for ApiError {
                     at = rfc3339(resets_at),
                 ),
             )
-            .waiting_is_useless(),
-            Refusal::BudgetExceeded { what, limit, left, resets_at } => Self::new(
-                Code::QuotaExceeded,
-                format!(
-                    "This API key's monthly budget of {name} does not cover this request: {left} of {limit} left. \
+            .waiting_is_useless()
+            .limited(plan(resource.name(), Some(limit), left, Some(resets_at))),
+            Refusal::BudgetExceeded { of, what, limit, left, resets_at } => {
+                let BudgetId { owner, model } = *of;
+                let of = LimitOf::from(&owner);
+                let text = format!(
+                    "{whose} monthly budget of {name}{of_model} does not cover this request: {left} of {limit} left. \
                      It starts afresh at {at}; an owner or admin can raise it at once.",
+                    whose = of.words(),
                     name = what.name(),
+                    of_model = for_model(model.as_ref()),
                     at = rfc3339(resets_at),
-                ),
-            )
-            .waiting_is_useless(),
+                );
+                let (resource, resets_at) = (what.name().to_owned(), Some(rfc3339(resets_at)));
+                let reached = LimitReached { of, model, resource, limit: Some(limit), left, resets_at };
+                Self::new(Code::QuotaExceeded, text).waiting_is_useless().limited(reached)
+            }
             Refusal::OutOfCredits { left, needed } => Self::new(
                 Code::InsufficientCredits,
                 format!(
                     "This request may cost {needed} micro-credits and {left} are left. Buy credits, or ask for less."
                 ),
-            ),
+            )
+            .limited(plan("credits", None, left, None)),
             Refusal::TooManyInFlight { limit } => Self::new(
                 Code::TooManyInFlight,
                 format!("{limit} requests are in flight, as many as the plan allows. Try again when one has ended."),
             )
-            .retry_after(Duration::from_secs(1)),
-            Refusal::RateLimited { retry_after } => too_fast("plan", retry_after),
-            Refusal::KeyRateLimited { retry_after } => too_fast("API key", retry_after),
+            .retry_after(Duration::from_secs(1))
+            .limited(plan("requests_in_flight", Some(limit), 0, None)),
+            Refusal::RateLimited { limit, retry_after } => too_fast(LimitOf::Plan, None, limit, retry_after),
+            Refusal::BudgetRateLimited { of, limit, retry_after } => {
+                let BudgetId { owner, model } = *of;
+                too_fast(LimitOf::from(&owner), model, limit, retry_after)
+            }
         }
     }
 }

@@ -50,6 +50,20 @@ pub enum Language {
     Zh,
 }
 
+/// Whose limit a mail is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LimitedBy {
+    /// The plan's.
+    Plan,
+    /// What the organization set for a model.
+    Organization,
+    /// A member's.
+    Member,
+    /// An API key's.
+    ApiKey,
+}
+
 /// A template, and what goes into it.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "template", content = "data", rename_all = "snake_case", deny_unknown_fields)]
@@ -144,6 +158,29 @@ pub enum Content {
         /// What is left, in micro-credits.
         credits: u64,
     },
+    /// Tells an owner that a limit of the month is nearly used up, or used up.
+    LimitReached {
+        /// What the person is called.
+        name: String,
+        /// The organization's name.
+        organization: String,
+        /// Whose limit.
+        by: LimitedBy,
+        /// What the API key or the member is called; empty where it is neither's.
+        who: String,
+        /// The model that it is for; empty where it is for all.
+        model: String,
+        /// What is limited: a resource, or `credits`.
+        resource: String,
+        /// How much of it was used, as the threshold that was reached.
+        percent: u8,
+        /// What was used.
+        used: u64,
+        /// The limit.
+        limit: u64,
+        /// When it starts afresh.
+        resets_at: Millis,
+    },
     /// Tells an owner that credits could not be bought by themselves, and that this is off now.
     TopUpFailed {
         /// What the person is called.
@@ -171,6 +208,7 @@ impl Content {
             Self::TrialEnding { .. } => "trial_ending",
             Self::PlanEnded { .. } => "plan_ended",
             Self::LowBalance { .. } => "low_balance",
+            Self::LimitReached { .. } => "limit_reached",
             Self::TopUpFailed { .. } => "top_up_failed",
             Self::Nothing {} => "nothing",
         }

@@ -15,7 +15,7 @@ use axum::{
 use futures_util::future::join_all;
 use http::{HeaderValue, Method, Request, StatusCode};
 use serde_json::{Value, json};
-use tenantry_domain::{KeyId, budget::Budget, plans::Limit, roles::KeyScopes, secret::ApiKeySecret};
+use tenantry_domain::{KeyId, budget::Budgets, plans::Limit, roles::KeyScopes, secret::ApiKeySecret};
 use tenantry_store::NewApiKey;
 use tenantry_tests::{
     http::{problem, text},
@@ -221,7 +221,7 @@ async fn work(
         secret: &secret,
         scopes,
         expires_at,
-        budget: Budget::default(),
+        budgets: Budgets::default(),
         created_by: caller.member(),
     };
     bench.store.create_api_key(scope, &new, Limit::Unlimited, None).await?;

@@ -90,4 +90,15 @@ async fn a_budget_of_the_key_makes_transactions_of_two_writes() {
     platform.chat(text(&key, "/secret"), "hello").await.expect(200);
     assert!((capacity.write_units() - writes - 8.0).abs() < f64::EPSILON, "two in, two out, two units each");
     assert!((capacity.read_units() - reads - 2.0).abs() < f64::EPSILON, "the budget before, the meter after");
+
+    // A second budget, of the model, which is found with the organization's row.
+    let path = format!("/api/v1/organizations/{}", tenant.org);
+    let body = json!({"model_budgets": {"gpt-4.1-mini": {"messages": 1_000}}});
+    platform.call(http::Method::PATCH, &path, &token, body).await.expect(200);
+    platform.chat(text(&key, "/secret"), "hello").await.expect(200);
+    platform.quiesce().await;
+    let (writes, reads) = (capacity.write_units(), capacity.read_units());
+    platform.chat(text(&key, "/secret"), "hello").await.expect(200);
+    assert!((capacity.write_units() - writes - 12.0).abs() < f64::EPSILON, "three in, three out, two units each");
+    assert!((capacity.read_units() - reads - 3.0).abs() < f64::EPSILON, "the budgets before, the meter after");
 }

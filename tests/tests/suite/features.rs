@@ -6,6 +6,7 @@ use axum::{Router, routing::get};
 use serde_json::{Value, json};
 use tenantry_domain::{
     Feature,
+    budget::{BudgetId, Owner},
     catalogue::{Catalogue, DEFAULT_CATALOGUE},
     plans::{DEFAULT_PLANS, Plans},
     roles::Permission,
@@ -221,7 +222,8 @@ async fn a_refusal_takes_nothing_and_reaches_nobody() {
         }
     }
     nothing_happened(&platform, &tenant, &upstream).await;
-    let id = text(&limited, "/id").parse().unwrap();
+    let owner = Owner::ApiKey(text(&limited, "/id").parse().unwrap());
+    let id = BudgetId { owner, model: None };
     let spent = platform.store().spent(&tenant.scope, &id, platform.meter(&tenant).await.period).await.unwrap();
     assert_eq!(spent.amounts, tenantry_domain::Amounts::NONE);
     // The key's own limits hold for what is included.

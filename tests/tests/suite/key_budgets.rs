@@ -5,7 +5,7 @@ use http::Method;
 use serde_json::{Value, json};
 use tenantry_domain::{
     Amounts, KeyId, Period, RequestId, Resource,
-    budget::{Budget, Spent},
+    budget::{Budget, BudgetId, Ceiling, Owner, Spent},
     metering::{Demand, Refusal},
     usage::Status,
 };
@@ -56,8 +56,7 @@ impl Stage {
     }
 
     async fn spent_in(&self, key: &Value, period: Period) -> Spent {
-        let id: KeyId = text(key, "/id").parse().unwrap();
-        self.platform.store().spent(&self.tenant.scope, &id, period).await.unwrap()
+        self.platform.store().spent(&self.tenant.scope, &of_key(key), period).await.unwrap()
     }
 
     /// The books of the tenant, and what was used of the key's budget is what its records say.
@@ -70,6 +69,10 @@ impl Stage {
         assert_eq!(self.spent(key).await.amounts, charged);
         of_key.len()
     }
+}
+
+fn of_key(key: &Value) -> BudgetId {
+    BudgetId { owner: Owner::ApiKey(text(key, "/id").parse().unwrap()), model: None }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -115,7 +118,8 @@ async fn an_answer_is_as_long_as_the_budget_covers() {
     let cap = asked["max_completion_tokens"].as_u64().or(asked["max_tokens"].as_u64()).unwrap();
     assert!(cap < 200, "{asked}");
     assert_eq!(reply.header("x-ratelimit-limit-tokens"), "200", "the tighter limit is the one that is told");
-    assert_eq!(reply.header("x-ratelimit-remaining-tokens"), "0");
+    let used = stage.spent(&key).await.amounts.get(Resource::LlmTokens);
+    assert_eq!(reply.header("x-ratelimit-remaining-tokens"), (200 - used).to_string(), "after the call");
     // A cap that the client names is not lowered.
     let mut named = body;
     named["max_tokens"] = json!(500);
@@ -164,13 +168,14 @@ async fn the_tenants_own_limits_still_hold_and_take_nothing_from_the_budget() {
 async fn a_budget_starts_afresh_each_month_and_late_settlements_stay_in_theirs() {
     let stage = Stage::start().await;
     let key = stage.key(json!({"budget": {"messages": 1}})).await;
-    let (id, period): (KeyId, _) = (text(&key, "/id").parse().unwrap(), Period::of(NOON));
+    let period = Period::of(NOON);
     let budget = Budget { limits: [(Resource::Messages, 1)].into(), ..Budget::default() };
+    let budgets = [Ceiling { id: of_key(&key), budget }];
     let demand = Demand { amounts: Amounts::NONE.with(Resource::Messages, 1), credits: 0 };
     let store = stage.platform.store();
     let reserve = async || {
         let request = RequestId::at(store.now());
-        let terms = Terms { budget: Some((&id, &budget)), feature: None };
+        let terms = Terms { budgets: &budgets, feature: None };
         store.reserve_within(&stage.tenant.scope, terms, &request, &demand, 3_600_000).await.unwrap()
     };
     stage.platform.clock().set(period.end() - 1_000);
@@ -195,7 +200,8 @@ async fn an_expired_hold_stays_charged_to_the_budget_and_names_the_key() {
     let budget = Budget { limits: [(Resource::Messages, 2)].into(), ..Budget::default() };
     let demand = Demand { amounts: Amounts::NONE.with(Resource::Messages, 1), credits: 0 };
     let store = stage.platform.store();
-    let terms = Terms { budget: Some((&id, &budget)), feature: None };
+    let budgets = [Ceiling { id: of_key(&key), budget }];
+    let terms = Terms { budgets: &budgets, feature: None };
     store.reserve_within(&stage.tenant.scope, terms, &RequestId::at(store.now()), &demand, MINUTE).await.unwrap();
     stage.platform.clock().advance(2 * MINUTE);
     stage.platform.host().sweep().await;

@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use http::Method;
 use serde_json::{Value, json};
 use tenantry_domain::{
-    InviteId, KeyId, OrgId, UserId, budget::Budget, plans::Limit, roles::KeyScopes, secret::ApiKeySecret,
+    InviteId, KeyId, OrgId, UserId, budget::Budgets, plans::Limit, roles::KeyScopes, secret::ApiKeySecret,
 };
 use tenantry_host::dynamodb::Capacity;
 use tenantry_store::{
@@ -27,15 +27,15 @@ const ACCEPT: &str = "/api/v1/invites/accept";
 const DAY: i64 = 24 * 60 * 60 * 1000;
 
 /// Somebody with an organization of their own.
-struct Person {
-    id: String,
-    org: String,
-    email: String,
-    token: String,
-    refresh: String,
+pub(crate) struct Person {
+    pub(crate) id: String,
+    pub(crate) org: String,
+    pub(crate) email: String,
+    pub(crate) token: String,
+    pub(crate) refresh: String,
 }
 
-async fn person(platform: &Platform, name: &str) -> Person {
+pub(crate) async fn person(platform: &Platform, name: &str) -> Person {
     let email = format!("{name}@example.com");
     let tokens = platform.register(&email).await;
     Person {
@@ -75,7 +75,7 @@ async fn accept(platform: &Platform, who: &Person, token: &str) -> Reply {
 }
 
 /// Somebody who joined the organization of `by`.
-async fn joined(platform: &Platform, by: &Person, name: &str, role: &str) -> Person {
+pub(crate) async fn joined(platform: &Platform, by: &Person, name: &str, role: &str) -> Person {
     let who = person(platform, name).await;
     let token = invited(platform, by, &who.email, role).await;
     accept(platform, &who, &token).await.expect(200);
@@ -169,7 +169,7 @@ async fn an_invitation_expires_after_a_week() {
 }
 
 /// The same person, signed in at this moment.
-async fn again(platform: &Platform, who: Person) -> Person {
+pub(crate) async fn again(platform: &Platform, who: Person) -> Person {
     let tokens = platform.sign_in(&who.email, None).await.expect(200).json();
     Person { token: text(&tokens, "/access_token").to_owned(), ..who }
 }
@@ -568,8 +568,8 @@ async fn of_two_owners_one_cannot_delete_what_the_other_has_taken() {
     let (key, secret) = (KeyId::new(), ApiKeySecret::generate().unwrap());
     let actor = mallory.id.parse().unwrap();
     let (scopes, expires_at) = (KeyScopes::default(), None);
-    let budget = Budget::default();
-    let new = NewApiKey { id: &key, name: "late", secret: &secret, scopes, expires_at, budget, created_by: &actor };
+    let budgets = Budgets::default();
+    let new = NewApiKey { id: &key, name: "late", secret: &secret, scopes, expires_at, budgets, created_by: &actor };
     platform.delete(&member(&ada.org, &mallory.id), &ada.token).await.expect(204);
     let late = store.create_api_key(&scope, &new, Limit::Unlimited, Some(&audit)).await;
     assert!(matches!(late, Err(StoreError::ActorChanged)), "{late:?}");

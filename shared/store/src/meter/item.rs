@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use tenantry_domain::{
-    Amounts, KeyId, Millis, Period, RequestId, Resource,
+    Amounts, KeyId, Millis, Period, RequestId, Resource, UserId,
+    budget::{BudgetId, Owner},
     metering::{Allowances, Hold, Meter, Rate},
     plans::Limit,
     sharding::{Shards, Share},
@@ -115,24 +116,80 @@ pub(super) fn holds_value(holds: &BTreeMap<RequestId, Hold>) -> AttributeValue {
 
 /// `expires_at,period,credits,amounts…` as one string: a list of numbers takes more bytes, and each of its elements
 /// is a value of its own to everything that reads or writes the meter. An amount that was not counted down is kept as
-/// −1 − amount. Amounts that are missing at the end are of resources that an older version did not know. Behind all, the
-/// key whose budget was asked as well, after an `@`.
+/// −1 − amount. Amounts that are missing at the end are of resources that an older version did not know. Behind them the
+/// owners of budgets that were asked as well, as [`budget_fields`] has them.
 pub(super) fn hold_value(hold: &Hold) -> AttributeValue {
     let mut text = format!("{},{},{}", hold.expires_at, hold.period.index(), hold.credits);
     for (resource, amount) in hold.amounts.iter() {
         let stored = if hold.counted[resource as usize] { i128::from(amount) } else { -1 - i128::from(amount) };
         text.push_str(&format!(",{stored}"));
     }
-    if let Some(key) = &hold.budget {
+    budget_fields(&hold.budgets, &mut text);
+    s(text)
+}
+
+/// `,u:<id>` for a member, `,k:<id>` for a key, `,o:` for the organization; each with `*` behind it when the budget is
+/// that of a model, `+` when there is that as well, and the model once, `,m:<model>`. A key without a model stands behind
+/// all, `@<id>`: so it was before there were others, and a version from then reads past the rest.
+fn budget_fields(budgets: &[BudgetId], text: &mut String) {
+    let mut owners: Vec<_> = budgets.iter().map(|id| &id.owner).collect();
+    owners.dedup();
+    let mut last = None;
+    for owner in owners {
+        let has = |of_model: bool| budgets.iter().any(|id| id.owner == *owner && id.model.is_some() == of_model);
+        let mark = match (has(false), has(true)) {
+            (_, false) => "",
+            (false, true) => "*",
+            (true, true) => "+",
+        };
+        match owner {
+            Owner::ApiKey(key) if mark.is_empty() => last = Some(key),
+            Owner::ApiKey(key) => text.push_str(&format!(",k:{}{mark}", key.short())),
+            Owner::Member(user) => text.push_str(&format!(",u:{}{mark}", user.short())),
+            Owner::Organization => text.push_str(&format!(",o:{mark}")),
+        }
+    }
+    if let Some(model) = budgets.iter().find_map(|id| id.model.as_ref()) {
+        text.push_str(&format!(",m:{model}"));
+    }
+    if let Some(key) = last {
         text.push_str(&format!("@{}", key.short()));
     }
-    s(text)
+}
+
+fn read_budget_fields(fields: &[&str], last: Option<&str>) -> Option<Vec<BudgetId>> {
+    let model = fields.iter().find_map(|field| field.strip_prefix("m:"));
+    let mut budgets = vec![];
+    for field in fields.iter().filter(|field| !field.starts_with("m:")) {
+        let (letter, rest) = field.split_once(':')?;
+        let id = rest.trim_end_matches(['*', '+']);
+        let owner = match letter {
+            "u" => Owner::Member(UserId::from_short(id).ok()?),
+            "k" => Owner::ApiKey(KeyId::from_short(id).ok()?),
+            "o" => Owner::Organization,
+            _ => return None,
+        };
+        if !rest.ends_with('*') {
+            budgets.push(BudgetId { owner: owner.clone(), model: None });
+        }
+        if rest.ends_with(['*', '+']) {
+            budgets.push(BudgetId { owner, model: Some(model?.to_owned()) });
+        }
+    }
+    if let Some(key) = last {
+        budgets.push(BudgetId { owner: Owner::ApiKey(KeyId::from_short(key).ok()?), model: None });
+    }
+    Some(budgets)
 }
 
 fn read_hold(value: &AttributeValue, shard: u8) -> Option<Hold> {
     let text = value.as_s().ok()?;
-    let (numbers, budget) = text.split_once('@').map_or((text.as_str(), None), |(numbers, key)| (numbers, Some(key)));
-    let mut numbers = numbers.split(',');
+    let (fields, key) = text.split_once('@').map_or((text.as_str(), None), |(fields, key)| (fields, Some(key)));
+    let fields: Vec<_> = fields.split(',').collect();
+    // Numbers come first, words behind them.
+    let words = fields.iter().position(|field| field.starts_with(|c: char| c.is_ascii_lowercase()));
+    let (numbers, words) = fields.split_at(words.unwrap_or(fields.len()));
+    let mut numbers = numbers.iter();
     let (expires_at, period, credits) = (numbers.next()?, numbers.next()?, numbers.next()?);
     let (mut amounts, mut counted) = (Amounts::NONE, [true; Resource::ALL.len()]);
     for (resource, amount) in Resource::ALL.into_iter().zip(numbers) {
@@ -146,7 +203,7 @@ fn read_hold(value: &AttributeValue, shard: u8) -> Option<Hold> {
         credits: credits.parse().ok()?,
         period: Period::from_index(period.parse().ok()?)?,
         expires_at: expires_at.parse().ok()?,
-        budget: budget.map(KeyId::from_short).transpose().ok()?,
+        budgets: read_budget_fields(words, key)?,
         shard,
     })
 }
@@ -212,4 +269,53 @@ pub(crate) fn closing(item: &Item) -> Result<Meter> {
         holds: BTreeMap::new(),
         shards: read_shards(&reader)?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(hold: &Hold) -> String {
+        hold_value(hold).as_s().unwrap().clone()
+    }
+
+    #[test]
+    fn holds_are_read_back_with_any_budgets() {
+        let (key, user) = (Owner::ApiKey(KeyId::new()), Owner::Member(UserId::new()));
+        let id = |owner: &Owner, model: Option<&str>| BudgetId { owner: owner.clone(), model: model.map(Into::into) };
+        let model = Some("deep/model-1.5:free");
+        let all = [id(&Owner::Organization, model), id(&user, None), id(&user, model), id(&key, None), id(&key, model)];
+        // Every choice of them.
+        for chosen in 0..1 << all.len() {
+            let budgets: Vec<_> = (0..all.len()).filter(|n| chosen >> n & 1 == 1).map(|n| all[n].clone()).collect();
+            let hold = Hold {
+                amounts: Amounts::NONE.with(Resource::Messages, 1).with(Resource::LlmTokens, 2_000),
+                counted: [false, true, true, true],
+                credits: 7,
+                period: Period::from_index(683).unwrap(),
+                expires_at: 1_795_176_000,
+                budgets,
+                shard: 3,
+            };
+            assert_eq!(read_hold(&hold_value(&hold), 3), Some(hold.clone()), "{}", text(&hold));
+            // A version from before members and models had budgets takes what it knows: numbers, and a key behind `@`.
+            let text = text(&hold);
+            assert!(text.starts_with("1795176000,683,7,-2,2000,0,0") && text.len() < 150, "{text}");
+            let last = text.split_once('@').map(|(_, key)| KeyId::from_short(key).is_ok());
+            assert_ne!(last, Some(false), "{text}");
+        }
+    }
+
+    #[test]
+    fn holds_of_older_versions_are_read() {
+        let (key, other) = (KeyId::new(), KeyId::new());
+        let hold = |text: String| read_hold(&s(text), 0).unwrap();
+        let of_key = |key: &KeyId| BudgetId { owner: Owner::ApiKey(key.clone()), model: None };
+        assert_eq!(hold("1,683,0,1,50,0,1".into()).budgets, vec![]);
+        assert_eq!(hold(format!("1,683,0,1,50,0,1@{}", key.short())).budgets, vec![of_key(&key)]);
+        assert_eq!(hold(format!("1,683,0,1@{}", other.short())).budgets, vec![of_key(&other)]);
+        for broken in ["1,683", "1,683,0,x:1", "1,683,0,u:1", "1,683,0,o:*", "1,683,0,1@nobody"] {
+            assert_eq!(read_hold(&s(broken), 0), None, "{broken}");
+        }
+    }
 }

@@ -21,12 +21,12 @@ use tenantry_domain::{
     sharding,
 };
 
-use budget::Within;
 pub use budget::WithinBudget;
+pub(crate) use budget::{MOST, read_spent};
 pub(crate) use guesses::Guesses;
 pub(crate) use item::{CREDITS_EXPIRE_AT, closing as read_closing, meter as read_meter, new_meter};
 pub use plan::Planned;
-pub use reserve::Terms;
+pub use reserve::{Refused, Terms};
 
 use crate::{
     Store, TenantScope,
@@ -47,7 +47,7 @@ pub struct Reservation {
     request: RequestId,
     hold: Hold,
     meter: Meter,
-    within: Option<WithinBudget>,
+    within: Vec<WithinBudget>,
 }
 
 impl Reservation {
@@ -75,10 +75,10 @@ impl Reservation {
         &self.meter
     }
 
-    /// The budget that it was made within, for rate-limit headers.
+    /// The budgets that it was made within, for rate-limit headers.
     #[must_use]
-    pub const fn within(&self) -> Option<&WithinBudget> {
-        self.within.as_ref()
+    pub fn within(&self) -> &[WithinBudget] {
+        &self.within
     }
 }
 

@@ -1,17 +1,19 @@
-//! One conditional write to get in; a transaction where a budget is asked as well.
+//! One conditional write to get in; a transaction where budgets are asked as well.
 
 use std::collections::HashMap;
 
 use aws_sdk_dynamodb::types::{ReturnValue, ReturnValuesOnConditionCheckFailure, TransactWriteItem};
 use tenantry_domain::{
-    Amounts, Feature, KeyId, Millis, Period, RequestId, Resource,
-    budget::Budget,
+    Amounts, Feature, Millis, Period, RequestId, Resource,
+    budget::Ceiling,
     metering::{Demand, Hold, Meter, Refusal},
     sharding,
 };
 
 use super::{
-    Admission, Reservation, TRIES, Within, failed_condition, included, item, names, no_meter,
+    Admission, Reservation, TRIES, WithinBudget,
+    budget::{self, Within},
+    failed_condition, included, item, names, no_meter,
     shards::{self, Found},
 };
 use crate::{
@@ -20,15 +22,27 @@ use crate::{
     error::{Result, StoreError},
     item::{Item, n, s},
     keys,
+    warnings::BUDGETED_AT,
 };
 
 /// What a reservation has to keep to beside the meter.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Terms<'a> {
-    /// The budget of a key.
-    pub budget: Option<(&'a KeyId, &'a Budget)>,
+    /// The budgets that the request falls under.
+    pub budgets: &'a [Ceiling],
     /// What the plan must include.
     pub feature: Option<&'a Feature>,
+}
+
+/// A demand that was not met: nothing was taken.
+#[derive(Debug, Clone)]
+pub struct Refused {
+    /// Why.
+    pub refusal: Refusal,
+    /// The meter as it stood, for rate-limit headers.
+    pub meter: Meter,
+    /// The budgets as they stood.
+    pub within: Vec<WithinBudget>,
 }
 
 impl Store {
@@ -47,8 +61,7 @@ impl Store {
         self.reserve_within(scope, Terms::default(), request, demand, hold_for).await
     }
 
-    /// [`Store::reserve`] of the meter and of the budget of a key, both or none, if the plan includes the feature at
-    /// that moment.
+    /// [`Store::admit`], for whom it is enough to know why not.
     ///
     /// # Errors
     /// [`StoreError`], as for [`Store::reserve`].
@@ -60,6 +73,24 @@ impl Store {
         demand: &Demand,
         hold_for: Millis,
     ) -> Result<Admission> {
+        Ok(match self.admit(scope, terms, request, demand, hold_for).await? {
+            Ok(reservation) => Admission::Admitted(reservation),
+            Err(refused) => Admission::Refused(refused.refusal),
+        })
+    }
+
+    /// [`Store::reserve`] of the meter and of budgets, all or none, if the plan includes the feature at that moment.
+    ///
+    /// # Errors
+    /// [`StoreError`], as for [`Store::reserve`].
+    pub async fn admit(
+        &self,
+        scope: &TenantScope,
+        terms: Terms<'_>,
+        request: &RequestId,
+        demand: &Demand,
+        hold_for: Millis,
+    ) -> Result<std::result::Result<Box<Reservation>, Box<Refused>>> {
         // One shard after the other: from one to the next only when it is certain that this one does not hold the request.
         let mut shard = shards::first_of(request, self.guesses.active(scope.org()));
         let mut is_first_look = true;
@@ -68,23 +99,25 @@ impl Store {
             let now = self.now();
             let guess = self.guesses.get(scope.org(), shard);
             let guess = guess.unwrap_or_else(|| Meter::new(self.plans.first(), Period::of(now)));
-            let hold = new_hold(&guess, shard, demand, terms.budget.map(|(key, _)| key), now, hold_for);
-            let within = match terms.budget {
-                None => None,
-                Some((key, budget)) => Some(Within { key, budget, spent: self.spent(scope, key, hold.period).await? }),
+            let hold = new_hold(&guess, shard, demand, terms.budgets, now, hold_for);
+            let within = self.within(scope, terms.budgets, hold.period).await?;
+            let whole = |meter: Meter| {
+                sharding::together(&self.guesses.with_others(scope.org(), &meter), now).unwrap_or(meter)
             };
             let admitted = |meter: Meter, hold| {
                 let (scope, request) = (scope.clone(), request.clone());
-                let within = within.as_ref().map(|within| within.after(demand, now));
-                let meter = sharding::together(&self.guesses.with_others(scope.org(), &meter), now).unwrap_or(meter);
-                Ok(Admission::Admitted(Box::new(Reservation { scope, request, hold, meter, within })))
+                let within = within.iter().map(|within| within.after(demand, now)).collect();
+                Ok(Ok(Box::new(Reservation { scope, request, hold, meter: whole(meter), within })))
             };
-            let refused_by_budget =
-                within.as_ref().and_then(|within| within.budget.refusal(&within.spent, demand, hold.period, now));
+            let refused = |refusal, meter| {
+                let within = within.iter().map(Within::before).collect();
+                Ok(Err(Box::new(Refused { refusal, meter, within })))
+            };
+            let refused_by_budget = budget::refusal(&within, demand, hold.period, now);
             let tried = match &refused_by_budget {
                 None => {
                     let feature = terms.feature;
-                    let attempt = Attempt { guess: &guess, hold: &hold, within: within.as_ref(), feature, now };
+                    let attempt = Attempt { guess: &guess, hold: &hold, within: &within, feature, now };
                     self.try_reserve(scope, request, shard, attempt).await
                 }
                 Some(_) => self.stored_shard(scope, shard).await.map(Err),
@@ -108,7 +141,7 @@ impl Store {
                 return admitted(old, hold);
             }
             if let Some(shortfall) = terms.feature.and_then(|feature| self.plans.without(&old.plan, feature)) {
-                return Ok(Admission::Refused(Refusal::NotIncluded(Box::new(shortfall))));
+                return refused(Refusal::NotIncluded(Box::new(shortfall)), whole(old));
             }
             if old.period < Period::of(now) {
                 self.roll_over(scope, &old).await?;
@@ -121,8 +154,10 @@ impl Store {
                     continue;
                 }
             }
-            let is_budgets = refused_by_budget.is_some();
-            let Some(refusal) = refused_by_budget.or_else(|| old.refusal(demand, now)) else {
+            // A budget of another month than the meter's by now says nothing.
+            let by_budget = refused_by_budget.filter(|_| old.period == hold.period);
+            let is_budgets = by_budget.is_some();
+            let Some(refusal) = by_budget.or_else(|| old.refusal(demand, now)) else {
                 continue; // Only the guess was wrong; the next try knows better.
             };
             // What has expired may be all that stands in the way.
@@ -130,14 +165,14 @@ impl Store {
                 continue;
             }
             if is_budgets || old.shards.made == 1 && old.shards.number == 0 {
-                return Ok(Admission::Refused(refusal));
+                return refused(refusal, whole(old));
             }
             // Others borrow and take at the same time, so there is more to go wrong.
             attempts.end = TRIES * 3;
             match self.find_way(scope, request, shard, demand).await {
                 Ok(Found::At(other)) => shard = other,
                 Ok(Found::Held(meter, hold)) => return admitted(*meter, hold),
-                Ok(Found::Refused(refusal)) => return Ok(Admission::Refused(refusal)),
+                Ok(Found::Refused(refusal)) => return refused(refusal, whole(old)),
                 Err(StoreError::Contention) => back_off(attempt).await,
                 Err(error) => return Err(error),
             }
@@ -219,22 +254,24 @@ impl Store {
             included::demand(&self.plans, feature, &mut condition, &mut names, &mut values);
         }
 
-        let (update, condition) = (format!("SET {}", set.join(", ")), condition.join(" AND "));
-        if let Some(within) = within {
+        let condition = condition.join(" AND ");
+        if !within.is_empty() {
+            // For the sweep, which looks at budgets while they are in use.
+            set.push(format!("{BUDGETED_AT} = :budgeted_at"));
+            values.insert(":budgeted_at".into(), n(now));
+            let update = format!("SET {}", set.join(", "));
             let meter = self
                 .update(&keys::meter_shard(scope, shard))
                 .update_expression(update)
                 .condition_expression(condition)
                 .set_expression_attribute_names(Some(names))
                 .set_expression_attribute_values(Some(values));
-            let writes = vec![
-                TransactWriteItem::builder().update(build(meter.build())?).build(),
-                self.take_from_budget(scope, within, hold, now)?,
-            ];
+            let mut writes = vec![TransactWriteItem::builder().update(build(meter.build())?).build()];
+            writes.extend(self.take_from_budgets(scope, within, hold, now)?);
             return match self.transact_apart(writes).await? {
                 Transacted::Done => self.stored_shard(scope, shard).await.map(Ok),
                 Transacted::Refused(reasons) if reasons[0] => self.stored_shard(scope, shard).await.map(Err),
-                // Another call was quicker to take from the budget.
+                // Another call was quicker to take from a budget.
                 Transacted::Refused(_) => Err(StoreError::Contention),
             };
         }
@@ -243,7 +280,7 @@ impl Store {
             .update_item()
             .table_name(&*self.table)
             .set_key(Some(keys::meter_shard(scope, shard).attributes()))
-            .update_expression(update)
+            .update_expression(format!("SET {}", set.join(", ")))
             .condition_expression(condition)
             .set_expression_attribute_names(Some(names))
             .set_expression_attribute_values(Some(values))
@@ -265,12 +302,19 @@ impl Store {
 struct Attempt<'a> {
     guess: &'a Meter,
     hold: &'a Hold,
-    within: Option<&'a Within<'a>>,
+    within: &'a [Within<'a>],
     feature: Option<&'a Feature>,
     now: Millis,
 }
 
-fn new_hold(guess: &Meter, shard: u8, demand: &Demand, key: Option<&KeyId>, now: Millis, hold_for: Millis) -> Hold {
+fn new_hold(
+    guess: &Meter,
+    shard: u8,
+    demand: &Demand,
+    ceilings: &[Ceiling],
+    now: Millis,
+    hold_for: Millis,
+) -> Hold {
     let mut counted = [false; Resource::ALL.len()];
     for (resource, _) in guess.left.limited() {
         counted[resource as usize] = true;
@@ -282,7 +326,7 @@ fn new_hold(guess: &Meter, shard: u8, demand: &Demand, key: Option<&KeyId>, now:
         // A period that has begun is not left again: another instance's clock may run ahead.
         period: guess.period.max(Period::of(now)),
         expires_at: (now + hold_for).div_euclid(1000) + 1,
-        budget: key.cloned(),
+        budgets: ceilings.iter().map(|ceiling| ceiling.id.clone()).collect(),
         shard,
     }
 }

@@ -51,12 +51,7 @@ impl Store {
     ) -> Result<SettleOutcome> {
         let mut hold = hold.clone();
         let credits_back = hold.credits.saturating_sub(credits);
-        let budget = match &hold.budget {
-            Some(key) => {
-                self.give_back_to_budget(scope, key, hold.period, &hold.amounts.minus(charged), credits_back)?
-            }
-            None => None,
-        };
+        let budgets = self.give_back_to_budgets(scope, &hold, &hold.amounts.minus(charged), credits_back)?;
         for attempt in 0..TRIES {
             let refund = hold.refund(charged);
             let mut change = Change::new(request, credits_back);
@@ -64,7 +59,7 @@ impl Store {
             change.names.insert("#period".into(), "period".into());
             change.values.insert(":period".into(), s(hold.period.to_string()));
             change.give_back(&refund);
-            let old = match self.try_settle(scope, hold.shard, change, budget.clone()).await {
+            let old = match self.try_settle(scope, hold.shard, change, budgets.clone()).await {
                 Ok(Ok(())) => return Ok(SettleOutcome::Settled),
                 Ok(Err(Some(old))) => old,
                 Ok(Err(None)) => return Ok(SettleOutcome::AlreadySettled),
@@ -78,7 +73,7 @@ impl Store {
                 return Ok(SettleOutcome::AlreadySettled);
             }
             if old.period != hold.period {
-                return self.settle_closed(scope, request, &hold, &refund, credits_back, budget).await;
+                return self.settle_closed(scope, request, &hold, &refund, credits_back, budgets).await;
             }
             // A change of plan made a resource unlimited meanwhile: there is nothing to give it back to.
             for resource in Resource::ALL {
@@ -94,11 +89,11 @@ impl Store {
         scope: &TenantScope,
         shard: u8,
         change: Change,
-        budget: Option<TransactWriteItem>,
+        budgets: Vec<TransactWriteItem>,
     ) -> Result<std::result::Result<(), Option<Meter>>> {
         let key = keys::meter_shard(scope, shard);
         let (update, condition) = (change.update(), change.condition.join(" AND "));
-        if let Some(budget) = budget {
+        if !budgets.is_empty() {
             let meter = self
                 .update(&key)
                 .update_expression(update)
@@ -106,7 +101,7 @@ impl Store {
                 .set_expression_attribute_names(Some(change.names))
                 .set_expression_attribute_values(Some(change.values));
             let meter = TransactWriteItem::builder().update(build(meter.build())?).build();
-            return match self.transact_apart(vec![meter, budget]).await? {
+            return match self.transact_apart([vec![meter], budgets].concat()).await? {
                 Transacted::Done => Ok(Ok(())),
                 Transacted::Refused(reasons) if reasons[0] => {
                     let stored = self.get(&key, true).await?;
@@ -145,7 +140,7 @@ impl Store {
         hold: &Hold,
         refund: &Amounts,
         credits_back: u64,
-        budget: Option<TransactWriteItem>,
+        budgets: Vec<TransactWriteItem>,
     ) -> Result<SettleOutcome> {
         let change = Change::new(request, credits_back);
         let meter = self
@@ -166,7 +161,7 @@ impl Store {
                 .set_expression_attribute_values(Some(change.values));
             writes.push(TransactWriteItem::builder().update(build(closing.build())?).build());
         }
-        writes.extend(budget.clone());
+        writes.extend(budgets.clone());
         match self.transact(writes).await? {
             Transacted::Done => return Ok(SettleOutcome::Settled),
             // The first write fails only when the hold is gone.
@@ -179,7 +174,7 @@ impl Store {
         let counted = refund.iter().filter(|(r, _)| takes(r)).fold(Amounts::NONE, |sum, (r, n)| sum.with(r, n));
         if counted != *refund {
             // A change of plan made a resource unlimited before the period ended.
-            return Box::pin(self.settle_closed(scope, request, hold, &counted, credits_back, budget)).await;
+            return Box::pin(self.settle_closed(scope, request, hold, &counted, credits_back, budgets)).await;
         }
         Err(StoreError::Corrupt {
             key: format!("{key:?}"),

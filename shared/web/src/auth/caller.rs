@@ -5,7 +5,7 @@ use axum::extract::FromRequestParts;
 use http::{HeaderMap, header, request::Parts};
 use tenantry_domain::{
     KeyId, SessionId, UserId,
-    budget::Budget,
+    budget::Budgets,
     roles::{Actor, KeyScopes, Permission, Role},
     secret::ApiKeySecret,
 };
@@ -39,7 +39,7 @@ pub enum Identity {
         /// Whether it is for test mode.
         test: bool,
         /// Its own limits.
-        budget: Budget,
+        budgets: Budgets,
     },
 }
 
@@ -117,9 +117,9 @@ impl Caller {
 
     /// The key with limits of its own, when one was used that has any.
     #[must_use]
-    pub fn budget(&self) -> Option<(&KeyId, &Budget)> {
+    pub fn budgets(&self) -> Option<(&KeyId, &Budgets)> {
         match &self.identity {
-            Identity::Key { key, budget, .. } if !budget.is_empty() => Some((key, budget)),
+            Identity::Key { key, budgets, .. } if !budgets.is_empty() => Some((key, budgets)),
             _ => None,
         }
     }
@@ -210,7 +210,7 @@ async fn with_key(authenticator: &Authenticator, secret: &str) -> Result<Caller,
     let secret = ApiKeySecret::parse(secret).ok_or_else(unknown)?;
     let key = authenticator.store.api_key_by_secret(&secret).await?.ok_or_else(unknown)?;
     let (test, scopes) = (key.is_test(), key.scopes);
-    let identity = Identity::Key { key: key.id, created_by: key.created_by, scopes, test, budget: key.budget };
+    let identity = Identity::Key { key: key.id, created_by: key.created_by, scopes, test, budgets: key.budgets };
     Ok(Caller { scope: key.scope, identity })
 }
 
