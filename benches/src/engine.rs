@@ -160,6 +160,7 @@ impl Tenant {
             latency_ms: 1,
             first_byte_ms: Some(1),
             request_id: reservation.request().to_string(),
+            own: None,
         })
     }
 }

@@ -82,7 +82,8 @@ const fn charge(operation: Operation) -> Amounts {
     let amounts = Amounts::NONE.with(Resource::ApiCalls, 1);
     match operation {
         Operation::Chat => amounts.with(Resource::Messages, 1),
-        Operation::Embeddings => amounts,
+        // The second is no call, and never comes here.
+        Operation::Embeddings | Operation::Record => amounts,
     }
 }
 
@@ -253,7 +254,7 @@ impl Call {
                 tokens.prompt <= 2 * self.model.context_tokens && tokens.completion <= longest
             }
             // Many inputs, each of its own window; a token is at least a byte of the request.
-            Operation::Embeddings => tokens.total() <= BODY_LIMIT as u64,
+            Operation::Embeddings | Operation::Record => tokens.total() <= BODY_LIMIT as u64,
         }
     }
 
@@ -292,6 +293,7 @@ impl Call {
             latency_ms: millis(self.started.elapsed()),
             first_byte_ms: self.first_byte.map(millis),
             request_id: self.trace.0.to_string(),
+            own: None,
         };
         if overrun > 0 {
             tracing::warn!(request = %event.id, overrun, model = event.model, "used more than was held");

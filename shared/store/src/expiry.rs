@@ -104,5 +104,6 @@ fn expired_event(scope: &TenantScope, request: &RequestId, hold: &Hold) -> Usage
         latency_ms: 0,
         first_byte_ms: None,
         request_id: request.to_string(),
+        own: None,
     }
 }

@@ -59,6 +59,7 @@ async fn admit(store: &Store, scope: &TenantScope, tokens: u64) -> (Reservation,
         latency_ms: 1,
         first_byte_ms: None,
         request_id: reservation.request().to_string(),
+        own: None,
     };
     (*reservation, event)
 }
