@@ -13,6 +13,7 @@ pub mod jobs;
 pub mod log;
 pub mod platform;
 pub mod process;
+pub mod queries;
 pub mod runtime_api;
 pub mod stripe;
 pub mod upstream;

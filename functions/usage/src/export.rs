@@ -5,7 +5,7 @@
 //! status. Later ones cannot: the connection is broken off, so that nobody takes a part for the whole, and JSON lines say
 //! why in a last line.
 
-use std::{fmt, io};
+use std::{fmt, io, time::Duration};
 
 use axum::{
     Extension,
@@ -37,6 +37,9 @@ use crate::{
 
 /// Records that are read at once. DynamoDB ends a page at a megabyte in any case.
 const PAGE: u16 = 500;
+
+/// How long the last words have to get out before the connection is broken off.
+const LAST_WORDS: Duration = Duration::from_millis(200);
 
 /// Which days.
 #[derive(Deserialize, IntoParams)]
@@ -214,7 +217,11 @@ impl Export {
                         None => return Some((Err(io::Error::other(BrokenOff)), Next::Nothing)),
                     },
                 },
-                Next::BreakOff => return Some((Err(io::Error::other(BrokenOff)), Next::Nothing)),
+                Next::BreakOff => {
+                    // The server throws away what it has not passed on when the body fails.
+                    tokio::time::sleep(LAST_WORDS).await;
+                    return Some((Err(io::Error::other(BrokenOff)), Next::Nothing));
+                }
                 Next::Nothing => return None,
             };
             text += &self.format.page(page.items);
