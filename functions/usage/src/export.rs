@@ -38,7 +38,7 @@ use crate::{
 /// Records that are read at once. DynamoDB ends a page at a megabyte in any case.
 const PAGE: u16 = 500;
 
-/// How long the last words have to get out before the connection is broken off.
+/// How long what was read, and the last words, have to get out before the connection is broken off.
 const LAST_WORDS: Duration = Duration::from_millis(200);
 
 /// Which days.
@@ -214,7 +214,10 @@ impl Export {
                     Ok(page) => page,
                     Err(error) => match self.failed(error) {
                         Some(words) => return Some((Ok((text + &words).into()), Next::BreakOff)),
-                        None => return Some((Err(io::Error::other(BrokenOff)), Next::Nothing)),
+                        None => {
+                            next = Next::BreakOff;
+                            continue;
+                        }
                     },
                 },
                 Next::BreakOff => {
