@@ -8,7 +8,9 @@ use std::sync::{
 
 use aws_sdk_dynamodb::{
     Client,
-    config::{ConfigBag, Intercept, RuntimeComponents, interceptors::BeforeTransmitInterceptorContextRef},
+    config::{
+        ConfigBag, Intercept, RuntimeComponents, interceptors::BeforeTransmitInterceptorContextRef, retry::RetryConfig,
+    },
     error::BoxError,
 };
 use axum::Router;
@@ -44,26 +46,10 @@ impl Default for Queries {
 }
 
 impl Queries {
-    /// A store over the data of `platform` that these are the queries of.
-    #[must_use]
-    pub fn store(&self, platform: &Platform) -> Store {
-        let client = platform.host().database();
-        let config = client.config().to_builder().interceptor(self.clone()).build();
-        let store = platform.store();
-        Store::new(Client::from_conf(config), tenantry_host::TABLE, store.plans().clone(), store.clock())
-    }
-
-    /// The routes of `usage` over that store. They take API keys.
-    ///
-    /// # Panics
-    /// When no keys can be made.
+    /// The routes of `usage` over the data of `platform`, which these are the queries of.
     #[must_use]
     pub fn usage(&self, platform: &Platform) -> Router {
-        let store = self.store(platform);
-        let key = SigningKey::from_pkcs8(&SigningKey::generate().expect("randomness"), "queries").expect("a key");
-        let tokens = Arc::new(TokenVerifier::from_jwks(&key.jwks(), "queries").expect("keys"));
-        let authenticator = Authenticator { store: store.clone(), tokens };
-        tenantry_usage::router(tenantry_usage::State::new(store, authenticator, &[3; 32]))
+        usage(platform, self.clone(), RetryConfig::disabled())
     }
 
     /// Lets `number` more queries through, and no other.
@@ -85,6 +71,22 @@ impl Queries {
     pub fn count(&self) -> usize {
         self.asked().len()
     }
+}
+
+/// The routes of `usage` over the data of `platform`, with `intercept` on the way to the database. They take API keys.
+///
+/// # Panics
+/// When no keys can be made.
+#[must_use]
+pub fn usage(platform: &Platform, intercept: impl Intercept + 'static, retry: RetryConfig) -> Router {
+    let client = platform.host().database();
+    let config = client.config().to_builder().interceptor(intercept).retry_config(retry).build();
+    let store = platform.store();
+    let store = Store::new(Client::from_conf(config), tenantry_host::TABLE, store.plans().clone(), store.clock());
+    let key = SigningKey::from_pkcs8(&SigningKey::generate().expect("randomness"), "queries").expect("a key");
+    let tokens = Arc::new(TokenVerifier::from_jwks(&key.jwks(), "queries").expect("keys"));
+    let authenticator = Authenticator { store: store.clone(), tokens };
+    tenantry_usage::router(tenantry_usage::State::new(store, authenticator, &[3; 32]))
 }
 
 impl Intercept for Queries {

@@ -1,6 +1,18 @@
 //! What tenants count themselves: recorded once, bounded, seen wherever usage is seen, and no way to change what the
 //! platform counts.
 
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
+
+use aws_sdk_dynamodb::{
+    config::{
+        ConfigBag, Intercept, RuntimeComponents, interceptors::BeforeDeserializationInterceptorContextMut,
+        retry::RetryConfig,
+    },
+    error::BoxError,
+};
 use futures_util::future::join_all;
 use http::Method;
 use serde_json::{Value, json};
@@ -10,7 +22,9 @@ use tenantry_tests::{
     http::{problem, text},
     jobs::Row,
     platform::{Platform, Reply, Setup, Tenant, request},
+    queries::usage,
 };
+use tower::ServiceExt as _;
 
 const RECORD: &str = "/api/v1/usage/record";
 const RECORDS: &str = "/api/v1/usage/records";
@@ -288,4 +302,60 @@ async fn what_is_said_late_counts_on_its_day_and_the_reconciler_understands_it()
     assert_eq!(amounts, [(Some(80), 8), (None, 9)]);
     assert!(look().await.is_none());
     assert_eq!(rows(&platform, &format!("{HISTORY}?from=2026-10-01&to=2026-11-20"), &key).await, history);
+}
+
+/// The first answers to transactions are lost, which were carried out.
+#[derive(Debug)]
+struct Lost(AtomicUsize);
+
+impl Intercept for Lost {
+    fn name(&self) -> &'static str {
+        "Lost"
+    }
+
+    fn modify_before_deserialization(
+        &self,
+        context: &mut BeforeDeserializationInterceptorContextMut<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let target = context.request().headers().get("x-amz-target").unwrap_or_default();
+        let lost = |left: usize| left.checked_sub(1);
+        if target.ends_with("TransactWriteItems")
+            && self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, lost).is_ok()
+        {
+            let answer = context.response_mut();
+            answer.set_status(500.try_into()?);
+            *answer.body_mut() = r#"{"__type":"com.amazonaws.dynamodb.v20120810#InternalServerError"}"#.into();
+        }
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_record_whose_answer_was_lost_was_made_once() {
+    let (platform, tenant, recorder) = stage().await;
+    let at_once = RetryConfig::standard().with_initial_backoff(Duration::from_millis(1));
+    let ask = async |lost: usize, retry: RetryConfig, key: Option<&str>| {
+        let mut request = request(Method::POST, RECORD, &recorder, &pages(5));
+        if let Some(key) = key {
+            request.headers_mut().insert("idempotency-key", key.parse().unwrap());
+        }
+        usage(&platform, Lost(AtomicUsize::new(lost)), retry).oneshot(request).await.unwrap().status().as_u16()
+    };
+    let made = async || {
+        let (records, rows) = (platform.records(&tenant).await, platform.roll_ups(&tenant).await);
+        assert_eq!(rows.iter().map(|row| row.sums.amount).sum::<u64>(), 5 * records.len() as u64);
+        records.len()
+    };
+    // Within one request the SDK asks again.
+    assert_eq!(ask(1, at_once.clone(), None).await, 201);
+    assert_eq!(made().await, 1);
+    assert_eq!(ask(2, at_once, Some("k1")).await, 201);
+    assert_eq!(made().await, 2);
+    // When that is not enough, the client does.
+    for (lost, status) in [(1, 503), (1, 503), (0, 201), (0, 201)] {
+        assert_eq!(ask(lost, RetryConfig::disabled(), Some("k2")).await, status);
+        assert_eq!(made().await, 3);
+    }
 }
