@@ -47,7 +47,6 @@ impl Default for Queries {
 
 impl Queries {
     /// The routes of `usage` over the data of `platform`, which these are the queries of.
-    #[must_use]
     pub fn usage(&self, platform: &Platform) -> Router {
         usage(platform, self.clone(), RetryConfig::disabled())
     }
@@ -77,7 +76,6 @@ impl Queries {
 ///
 /// # Panics
 /// When no keys can be made.
-#[must_use]
 pub fn usage(platform: &Platform, intercept: impl Intercept + 'static, retry: RetryConfig) -> Router {
     let client = platform.host().database();
     let config = client.config().to_builder().interceptor(intercept).retry_config(retry).build();

@@ -78,9 +78,18 @@ fn text<'a>(value: &'a Value, name: &str) -> &'a str {
     value[name].as_str().unwrap_or("?")
 }
 
+fn number(value: &Value, name: &str) -> usize {
+    value[name].as_u64().and_then(|number| usize::try_from(number).ok()).unwrap_or_default()
+}
+
+/// `1 difference`, `2 differences`.
+fn some(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
 /// What a person reads.
 fn told(url: &str, report: &Value) -> String {
-    let mut told = format!("Books of {} organizations at {url}\n", report["organizations"]);
+    let mut told = format!("Books of {} at {url}\n", some(number(report, "organizations"), "organization"));
     // Writing to a string cannot fail.
     for difference in list(report, "differences") {
         let _ = match text(difference, "kind") {
@@ -113,13 +122,10 @@ fn told(url: &str, report: &Value) -> String {
         let _ =
             writeln!(told, "\n  {}\n    could not be checked: {}", text(failed, "organization"), text(failed, "error"));
     }
-    let repaired = list(report, "differences").iter().filter(|difference| is_repaired(difference)).count();
-    let differences = list(report, "differences").len();
-    let _ = writeln!(
-        told,
-        "\n{differences} differences, {repaired} repaired; {} not checked",
-        list(report, "failed").len(),
-    );
+    let differences = list(report, "differences");
+    let repaired = differences.iter().filter(|difference| is_repaired(difference)).count();
+    let (found, unchecked) = (some(differences.len(), "difference"), list(report, "failed").len());
+    let _ = writeln!(told, "\n{found}, {repaired} repaired; {unchecked} not checked");
     told
 }
 
@@ -129,21 +135,21 @@ fn is_repaired(difference: &Value) -> bool {
 
 /// An error when something is left that somebody has to look at.
 fn verdict(report: &Value) -> Result {
-    let count = |name: &str| report[name].as_u64().unwrap_or_default();
     let left = list(report, "differences").iter().filter(|difference| !is_repaired(difference)).count();
     let failed = list(report, "failed").len();
     let mut troubles = vec![];
     if left > 0 {
-        troubles.push(format!("{left} differences are not repaired"));
+        troubles.push(format!("{} not repaired", some(left, "difference")));
     }
     if failed > 0 {
-        troubles.push(format!("{failed} organizations could not be checked"));
+        troubles.push(format!("{} could not be checked", some(failed, "organization")));
     }
-    if count("unwritten") > 0 {
-        troubles.push(format!("{} usage events could not be written, so nothing was judged", count("unwritten")));
+    let (unwritten, dead) = (number(report, "unwritten"), number(report, "dead_letters"));
+    if unwritten > 0 {
+        troubles.push(format!("{} could not be written, so nothing was judged", some(unwritten, "usage event")));
     }
-    if count("dead_letters") > 0 {
-        troubles.push(format!("{} messages are dead letters: usage without a record", count("dead_letters")));
+    if dead > 0 {
+        troubles.push(format!("{}: usage without a record", some(dead, "dead letter")));
     }
     if troubles.is_empty() { Ok(()) } else { Err(format!("{}; see docs/operations.md", troubles.join("; "))) }
 }
@@ -209,7 +215,7 @@ mod tests {
             text.contains("org_a, 2026-11, messages\n    the meter charged 5, the records say 4\n    not repaired")
         );
         assert!(text.ends_with("2 differences, 1 repaired; 0 not checked\n"), "{text}");
-        assert_eq!(verdict, Err("1 differences are not repaired; see docs/operations.md".to_owned()));
+        assert_eq!(verdict, Err("1 difference not repaired; see docs/operations.md".to_owned()));
 
         for trouble in [
             json!({"failed": [{"organization": "org_b", "error": "no meter"}]}),

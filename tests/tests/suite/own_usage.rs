@@ -2,13 +2,14 @@
 //! platform counts.
 
 use std::{
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     time::Duration,
 };
 
 use aws_sdk_dynamodb::{
     config::{
-        ConfigBag, Intercept, RuntimeComponents, interceptors::BeforeDeserializationInterceptorContextMut,
+        ConfigBag, Intercept, RuntimeComponents,
+        interceptors::{BeforeDeserializationInterceptorContextMut, BeforeTransmitInterceptorContextRef},
         retry::RetryConfig,
     },
     error::BoxError,
@@ -306,11 +307,25 @@ async fn what_is_said_late_counts_on_its_day_and_the_reconciler_understands_it()
 
 /// The first answers to transactions are lost, which were carried out.
 #[derive(Debug)]
-struct Lost(AtomicUsize);
+struct Lost {
+    left: AtomicUsize,
+    is_transaction: AtomicBool,
+}
 
 impl Intercept for Lost {
     fn name(&self) -> &'static str {
         "Lost"
+    }
+
+    fn read_before_transmit(
+        &self,
+        context: &BeforeTransmitInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let target = context.request().headers().get("x-amz-target").unwrap_or_default();
+        self.is_transaction.store(target.ends_with("TransactWriteItems"), Ordering::SeqCst);
+        Ok(())
     }
 
     fn modify_before_deserialization(
@@ -319,13 +334,12 @@ impl Intercept for Lost {
         _: &RuntimeComponents,
         _: &mut ConfigBag,
     ) -> Result<(), BoxError> {
-        let target = context.request().headers().get("x-amz-target").unwrap_or_default();
-        let lost = |left: usize| left.checked_sub(1);
-        if target.ends_with("TransactWriteItems")
-            && self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, lost).is_ok()
+        let spend = |left: usize| left.checked_sub(1);
+        if self.is_transaction.load(Ordering::SeqCst)
+            && self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, spend).is_ok()
         {
             let answer = context.response_mut();
-            answer.set_status(500.try_into()?);
+            *answer.status_mut() = 500.try_into()?;
             *answer.body_mut() = r#"{"__type":"com.amazonaws.dynamodb.v20120810#InternalServerError"}"#.into();
         }
         Ok(())
@@ -341,7 +355,8 @@ async fn a_record_whose_answer_was_lost_was_made_once() {
         if let Some(key) = key {
             request.headers_mut().insert("idempotency-key", key.parse().unwrap());
         }
-        usage(&platform, Lost(AtomicUsize::new(lost)), retry).oneshot(request).await.unwrap().status().as_u16()
+        let lost = Lost { left: AtomicUsize::new(lost), is_transaction: AtomicBool::new(false) };
+        usage(&platform, lost, retry).oneshot(request).await.unwrap().status().as_u16()
     };
     let made = async || {
         let (records, rows) = (platform.records(&tenant).await, platform.roll_ups(&tenant).await);
