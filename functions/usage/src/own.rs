@@ -1,6 +1,6 @@
 //! `POST /usage/record`: what the organization counts itself, beside what is counted here.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use axum::{Extension, extract::State as Shared};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -13,9 +13,9 @@ use tenantry_domain::{
     time::parse_moment,
     usage::{Operation, Status, Tokens, UsageEvent},
 };
-use tenantry_store::{MOST_RESOURCES, OwnRecorded, RecordKey};
+use tenantry_store::{Admitted, MOST_RESOURCES, OwnRecorded, RecordKey, WindowRule};
 use tenantry_web::{
-    ApiError, Caller, Json,
+    ApiError, Caller, Code, Json,
     error::Problem,
     idempotency::{REPLAYED, key_in, reused},
     router::TraceId,
@@ -23,6 +23,9 @@ use tenantry_web::{
 use utoipa::ToSchema;
 
 use crate::{State, rows::Record};
+
+/// Records of one organization: ten a second for ten minutes. The plan does not pay for them, so they have an end.
+const RECORDS: WindowRule = WindowRule { most: 6_000, window: 10 * 60 * 1000 };
 
 /// A record to be made.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
@@ -48,7 +51,7 @@ pub(crate) struct NewRecord {
 ///
 /// Adds an amount of a resource that the organization counts itself. It appears in records, exports, statistics and history
 /// beside what the platform counts, and uses up nothing of the plan. With an `Idempotency-Key` a record is made once, however
-/// often it is sent, for 32 days at least.
+/// often it is sent, for 32 days at least. An organization may make 6,000 requests in ten minutes.
 #[utoipa::path(
     post,
     path = "/api/v1/usage/record",
@@ -79,6 +82,7 @@ pub(crate) struct NewRecord {
             description = "A value is not allowed. Or `idempotency_key_reused`: the `Idempotency-Key` was used for another record.",
             body = Problem, content_type = "application/problem+json",
         ),
+        (status = 429, description = "Too many records in these ten minutes; try again after `Retry-After`.", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "Busy; try again after `Retry-After`.", body = Problem, content_type = "application/problem+json"),
     ),
 )]
@@ -97,6 +101,11 @@ pub(crate) async fn record(
     let own = Own::new(new.amount, new.metadata.unwrap_or_default())
         .map_err(|error| ApiError::invalid(error.pointer(), error.to_string()))?;
     let at = new.at.map_or(Ok(now), |at| moment(&at, now))?;
+    if let Admitted::In(wait) = state.store.count_try(&format!("record\ntenant\n{}", scope.org()), &RECORDS).await? {
+        let text = "More records than an organization may make in ten minutes. Sum up, or wait.";
+        let wait = Duration::from_millis(wait.unsigned_abs());
+        return Err(ApiError::new(Code::RateLimited, text).retry_after(wait));
+    }
     let event = UsageEvent {
         // Of the moment that it is about, because records are listed by their ids.
         id: RequestId::at(at),

@@ -13,6 +13,7 @@ use aws_sdk_dynamodb::{
         retry::RetryConfig,
     },
     error::BoxError,
+    types::AttributeValue,
 };
 use futures_util::future::join_all;
 use http::Method;
@@ -264,6 +265,33 @@ async fn a_month_has_a_hundred_resources_at_most() {
 }
 
 #[tokio::test]
+async fn records_have_a_rate() {
+    let (platform, tenant, key) = stage().await;
+    platform.post(RECORD, &key, pages(1)).await.expect(201);
+    // As if so many had come before.
+    let items = platform.host().all_items().unwrap();
+    let [counter] = items.iter().filter(|item| text(item, "/pk/S").starts_with("TRY#")).collect::<Vec<_>>()[..] else {
+        panic!("one counter: {items:?}")
+    };
+    assert_eq!(counter["tries"], json!({"N": "1"}));
+    let mut row =
+        Row::from(["pk", "sk"].map(|name| (name.to_owned(), AttributeValue::S(text(&counter[name], "/S").to_owned()))));
+    row.insert("tries".into(), AttributeValue::N("5999".into()));
+    platform.put_row(row).await;
+    platform.post(RECORD, &key, pages(1)).await.expect(201);
+    let refused = platform.post(RECORD, &key, pages(1)).await;
+    problem(&refused, 429, "rate_limited");
+    assert_eq!(refused.header("retry-after"), "600");
+    assert_eq!(platform.records(&tenant).await.len(), 2);
+    // Nobody else's.
+    let other = platform.tenant("free").await;
+    let other = self::key(&platform, &other, &[KeyScope::Record]).await;
+    platform.post(RECORD, &other, pages(1)).await.expect(201);
+    platform.clock().advance(600_000);
+    platform.post(RECORD, &key, pages(1)).await.expect(201);
+}
+
+#[tokio::test]
 async fn what_is_said_late_counts_on_its_day_and_the_reconciler_understands_it() {
     let (platform, tenant, key) = stage().await;
     for (at, amount) in [("2026-10-01T00:00:00Z", 7), ("2026-10-31T23:59:59.999Z", 8), ("2026-11-20T13:00:00+01:00", 9)]
@@ -287,7 +315,7 @@ async fn what_is_said_late_counts_on_its_day_and_the_reconciler_understands_it()
     };
     assert!(look().await.is_none());
     let mut wrong: Row = platform.rows(&tenant.scope, "ROLL#2026-10-31").await.remove(0);
-    wrong.insert("amount".into(), aws_sdk_dynamodb::types::AttributeValue::N("80".into()));
+    wrong.insert("amount".into(), AttributeValue::N("80".into()));
     platform.put_row(wrong).await;
     platform.delete_row(&platform.rows(&tenant.scope, "ROLL#2026-11-20").await[0]).await;
     let suspicion = look().await.expect("two wrong rows");
