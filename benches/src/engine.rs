@@ -161,6 +161,7 @@ impl Tenant {
             first_byte_ms: Some(1),
             request_id: reservation.request().to_string(),
             shard: reservation.hold().shard,
+            own: None,
         })
     }
 }

@@ -136,7 +136,7 @@ async fn page(State(inbox): State<Arc<Inbox>>, headers: HeaderMap) -> Result<Res
 
 /// This server as the caller reached it. Mails open accounts: a name that somebody made to mean this machine
 /// (DNS rebinding) finds nothing here.
-fn site(headers: &HeaderMap) -> Result<String, ApiError> {
+pub(crate) fn site(headers: &HeaderMap) -> Result<String, ApiError> {
     let host = match headers.get(header::HOST) {
         Some(host) => host.to_str().map_err(|_| ApiError::not_found())?,
         None => "127.0.0.1:8787",

@@ -1,6 +1,7 @@
 //! The whole platform in one process: every function's router on one port, an embedded DynamoDB, the
 //! queues with their consumers, and the timers that run on a schedule when deployed.
 
+mod books;
 pub mod demo;
 pub mod docs;
 pub mod dynamodb;
@@ -36,6 +37,7 @@ use tenantry_web::{
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 
 use crate::{
+    books::Books,
     dynamodb::{Capacity, Embedded},
     jobs::Jobs,
     mails::Mails,
@@ -247,7 +249,13 @@ impl Platform {
             )),
             tenantry_chat::router(chat.clone()),
             tenantry_webhooks::router(tenantry_webhooks::State::new(commerce.clone(), Arc::new(mails.queue().clone()))),
-            around(docs::router().merge(inbox::router(mails.inbox())), ErrorShape::Problem, BODY_LIMIT),
+            around(
+                docs::router()
+                    .merge(inbox::router(mails.inbox()))
+                    .merge(books::router(Books::new(store.clone(), queue.clone()))),
+                ErrorShape::Problem,
+                BODY_LIMIT,
+            ),
         ];
         let double = stripe.iter().map(|double| around(double.router(), ErrorShape::Problem, BODY_LIMIT));
         let own = Router::new().route("/healthz", get(|| async { "ok" })).fallback(not_found);

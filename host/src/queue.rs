@@ -157,6 +157,31 @@ impl LocalQueue {
         self.deliver_to(store).await
     }
 
+    /// Delivers what waits at this moment. Returns how many of these messages could not be dealt with.
+    ///
+    /// # Errors
+    /// When SQLite fails; the messages stay.
+    pub async fn deliver_what_waits(&self, consumer: &dyn Consumer) -> Result<u64, rusqlite::Error> {
+        let last = self.off_thread(|queue| queue.last()).await?;
+        let mut tries_left = MAX_RECEIVES;
+        loop {
+            let waiting = self.off_thread(move |queue| queue.waiting_up_to(last)).await?;
+            if waiting == 0 || tries_left == 0 {
+                return Ok(waiting);
+            }
+            let (_, failed) = self.deliver_to(consumer).await?;
+            tries_left -= u32::from(failed > 0);
+        }
+    }
+
+    fn last(&self) -> Result<i64, rusqlite::Error> {
+        self.lock().query_row("SELECT coalesce(max(id), 0) FROM messages", [], |row| row.get(0))
+    }
+
+    fn waiting_up_to(&self, last: i64) -> Result<u64, rusqlite::Error> {
+        self.lock().query_row("SELECT count(*) FROM messages WHERE id <= ?1", [last], |row| row.get(0))
+    }
+
     /// Delivers one batch to `consumer`.
     ///
     /// # Errors

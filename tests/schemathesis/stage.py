@@ -158,7 +158,7 @@ def set_stage(base: str, demo: dict, role: str) -> dict:
         "owner": owner,
         "admin": admin["token"],
         "member": member["token"],
-        "key": api.post(keys, {"name": "all", "scopes": ["models", "usage", "login"]}, owner)["secret"],
+        "key": api.post(keys, {"name": "all", "scopes": ["models", "usage", "login", "record"]}, owner)["secret"],
         "login_key": api.post(keys, {"name": "login", "scopes": ["login"]}, owner)["secret"],
         "nobody": "",
     }
@@ -235,6 +235,7 @@ def set_stage(base: str, demo: dict, role: str) -> dict:
             "/billing/packages/{id}/checkout id": ["small", "medium"],
             "/payments/orders/{id} id": orders,
             "package_id": ["small"],
+            "resource": ["pages_scanned", "gpu.seconds"],
             "plan": ["larger"],
             "success_url": ["http://localhost:5173/done"],
             "cancel_url": ["http://localhost:5173/"],

@@ -14,6 +14,7 @@ pub mod log;
 pub mod network;
 pub mod platform;
 pub mod process;
+pub mod queries;
 pub mod runtime_api;
 pub mod stripe;
 pub mod upstream;

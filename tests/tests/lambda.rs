@@ -195,6 +195,30 @@ async fn one_process_streams_many_answers_at_once() {
     assert_eq!(stage.usage().len(), STREAMS);
 }
 
+/// An export is as long as its records; it leaves in pieces, and is whole. What is short comes the same way.
+#[tokio::test]
+async fn an_export_streams_and_so_does_all_else_of_its_function() {
+    let aws = Aws::start().await;
+    let tenant = aws.tenant("team").await;
+    let usage = function("usage", &aws).await;
+    let token = aws.access_token(&tenant);
+    let mut amounts = vec![];
+    for amount in 1..=3 {
+        let record = json!({"resource": "pages", "amount": amount});
+        let record = request(&Method::POST, "/api/v1/usage/record", &token, &record);
+        amounts.push(usage.request(&record).await.unwrap().expect(201).json()["amount"].clone());
+    }
+    let export = request(&Method::GET, "/api/v1/usage/records/export", &tenant.api_key, &Value::Null);
+    let response = usage.begin(&export).await.unwrap();
+    assert!(response.streamed);
+    let reply = response.whole().await.unwrap().expect(200);
+    assert_eq!(reply.header("content-type"), "application/jsonl");
+    let lines: Vec<Value> = reply.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.iter().map(|line| line["amount"].clone()).collect::<Vec<_>>(), amounts);
+    let refused = request(&Method::GET, "/api/v1/usage/records/export", "", &Value::Null);
+    usage.request(&refused).await.unwrap().expect(401);
+}
+
 /// The stage is a part of the address and of no route.
 #[tokio::test]
 async fn the_other_functions_answer_requests_through_a_stage() {

@@ -8,8 +8,8 @@ use serde_json::Value;
 
 use crate::steps::Result;
 
-/// The function whose answers stream, when the template's `ResponseMode` says so.
-const STREAMING: &str = "chat";
+/// The functions whose answers stream, when the template's `ResponseMode` says so.
+const STREAMING: [&str; 2] = ["chat", "usage"];
 /// Methods of OpenAPI, as API Gateway knows them.
 const METHODS: [&str; 6] = ["get", "put", "post", "delete", "head", "patch"];
 
@@ -86,7 +86,7 @@ fn integration(function: &str) -> String {
     let mut yaml = "      responses: { default: { description: The function's answer } }\n      \
                     x-amazon-apigateway-integration:\n        type: aws_proxy\n        httpMethod: POST\n"
         .to_owned();
-    if function == STREAMING {
+    if STREAMING.contains(&function) {
         let streamed = invoke("2021-11-15", "response-streaming-invocations");
         let _ = write!(
             yaml,
@@ -153,7 +153,7 @@ mod tests {
     }"#;
 
     #[test]
-    fn a_route_goes_to_its_function_and_only_chat_streams() {
+    fn a_route_goes_to_its_function_and_only_those_stream_that_are_named() {
         let yaml = definition(DOCUMENT).unwrap();
         // Each path has preflights besides its methods.
         assert_eq!(yaml.matches("functions/${QuotaResetFunctionAliaslive}/invocations").count(), 3);

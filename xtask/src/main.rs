@@ -1,4 +1,5 @@
-//! The project's commands: `cargo xtask test`, `e2e`, `deploy`, `openapi`, `bench`, `dev`, `fuzz-api`, `sim`.
+//! The project's commands: `cargo xtask test`, `e2e`, `deploy`, `openapi`, `bench`, `dev`, `fuzz-api`, `reconcile`,
+//! `sim`.
 //!
 //! This crate depends on no other of the workspace. It is built in seconds, and it can say what is wrong when the rest
 //! does not build.
@@ -12,6 +13,7 @@ mod gateway;
 mod infra;
 mod openapi;
 mod python;
+mod reconcile;
 mod sdk;
 mod sim;
 mod size;
@@ -19,7 +21,7 @@ mod steps;
 mod suite;
 mod tools;
 
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
@@ -97,6 +99,15 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Have the platform that `cargo run` runs check its books, and repair sums that are wrong
+    Reconcile {
+        /// The platform's folder for data
+        #[arg(long, default_value = ".tenantry")]
+        data_dir: PathBuf,
+        /// Where it answers, like http://127.0.0.1:8787, instead of where its folder says
+        #[arg(long)]
+        url: Option<String>,
+    },
     /// Run the platform on this machine with the arguments that follow, like `cargo run`
     Dev {
         /// Arguments of the platform
@@ -138,6 +149,7 @@ fn execute(command: Command) -> Result {
         Command::FuzzApi { arguments } => fuzz_api::run_with(&arguments),
         Command::Bench { arguments } => bench::run_with(&arguments),
         Command::Sim { from, seeds, arguments } => sim::seeds(from, seeds, &arguments),
+        Command::Reconcile { data_dir, url } => reconcile::reconcile(&data_dir, url.as_deref()),
         Command::Dev { arguments } => run(cargo(["run", "--package", "tenantry-host", "--"]).args(arguments)),
     }
 }

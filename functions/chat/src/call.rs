@@ -80,7 +80,8 @@ const fn charge(operation: Operation) -> Amounts {
     let amounts = Amounts::NONE.with(Resource::ApiCalls, 1);
     match operation {
         Operation::Chat => amounts.with(Resource::Messages, 1),
-        Operation::Embeddings => amounts,
+        // The second is no call, and never comes here.
+        Operation::Embeddings | Operation::Record => amounts,
     }
 }
 
@@ -255,7 +256,7 @@ impl Call {
                 tokens.prompt <= 2 * self.model.context_tokens && tokens.completion <= longest
             }
             // Many inputs, each of its own window; a token is at least a byte of the request.
-            Operation::Embeddings => tokens.total() <= BODY_LIMIT as u64,
+            Operation::Embeddings | Operation::Record => tokens.total() <= BODY_LIMIT as u64,
         }
     }
 
@@ -295,6 +296,7 @@ impl Call {
             first_byte_ms: self.first_byte.map(millis),
             request_id: self.trace.0.to_string(),
             shard: hold.shard,
+            own: None,
         };
         if overrun > 0 {
             tracing::warn!(request = %event.id, overrun, model = event.model, "used more than was held");

@@ -100,6 +100,8 @@ pub(crate) enum KeyScopeName {
     Usage,
     /// Sign tenant users in. Such a key sits in shipped apps: give it nothing else.
     Login,
+    /// Record usage of the organization's own resources.
+    Record,
 }
 
 impl From<KeyScope> for KeyScopeName {
@@ -108,6 +110,7 @@ impl From<KeyScope> for KeyScopeName {
             KeyScope::Models => Self::Models,
             KeyScope::Usage => Self::Usage,
             KeyScope::Login => Self::Login,
+            KeyScope::Record => Self::Record,
         }
     }
 }
@@ -118,6 +121,7 @@ impl From<KeyScopeName> for KeyScope {
             KeyScopeName::Models => Self::Models,
             KeyScopeName::Usage => Self::Usage,
             KeyScopeName::Login => Self::Login,
+            KeyScopeName::Record => Self::Record,
         }
     }
 }

@@ -227,13 +227,14 @@ fn charged(amounts: &tenantry_domain::Amounts) -> Value {
 }
 
 fn record(event: UsageEvent) -> Value {
+    let own = event.own.as_ref();
     json!({
         "type": "usage_record",
         "id": event.id,
         "at": rfc3339(event.at),
         "period": event.period().to_string(),
         "operation": event.operation.name(),
-        "model": event.model,
+        "model": own.is_none().then_some(&event.model),
         "status": event.status.name(),
         "api_key_id": event.key,
         "member_id": event.member,
@@ -244,6 +245,9 @@ fn record(event: UsageEvent) -> Value {
         "charged": charged(&event.charged),
         "credits": event.credits,
         "request_id": event.request_id,
+        "resource": own.map(|_| &event.model),
+        "amount": own.map(|own| own.amount),
+        "metadata": own.map(|own| &own.metadata),
     })
 }
 
@@ -251,7 +255,8 @@ fn roll_up(row: &RollUp) -> Value {
     json!({
         "type": "usage_roll_up",
         "day": row.key.day,
-        "model": row.key.model,
+        "model": row.key.own_resource().is_none().then_some(&row.key.model),
+        "resource": row.key.own_resource(),
         "api_key_id": row.key.key,
         "member_id": row.key.member,
         "operation": row.key.operation,
@@ -263,6 +268,7 @@ fn roll_up(row: &RollUp) -> Value {
         "reasoning_tokens": row.sums.tokens.reasoning,
         "charged": charged(&row.sums.charged),
         "credits": row.sums.credits,
+        "amount": row.key.own_resource().map(|_| row.sums.amount),
     })
 }
 

@@ -1,8 +1,10 @@
 //! Sums as answers show them.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 use tenantry_domain::{Amounts, Resource};
-use tenantry_store::Sums;
+use tenantry_store::{RollUp, Sums};
 use utoipa::ToSchema;
 
 /// Something that a plan allows a number of per month.
@@ -55,8 +57,35 @@ impl From<Amounts> for Charged {
     }
 }
 
+/// What was recorded of a resource of the organization's own.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, ToSchema)]
+pub(crate) struct OwnFigures {
+    /// How many records there are.
+    records: u64,
+    /// What they add up to.
+    amount: u64,
+}
+
+/// Roll-ups being added up. What the organization recorded itself is no request, and kept apart.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Totals {
+    pub(crate) sums: Sums,
+    recorded: BTreeMap<String, OwnFigures>,
+}
+
+impl Totals {
+    pub(crate) fn add(&mut self, RollUp { key, sums }: &RollUp) {
+        if key.own_resource().is_none() {
+            return self.sums.add(sums);
+        }
+        let own = self.recorded.entry(key.model.clone()).or_default();
+        own.records = own.records.saturating_add(sums.requests);
+        own.amount = own.amount.saturating_add(sums.amount);
+    }
+}
+
 /// Sums over requests.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub(crate) struct Figures {
     /// Admitted requests.
     requests: u64,
@@ -74,10 +103,12 @@ pub(crate) struct Figures {
     charged: Charged,
     /// Micro-credits that were taken.
     credits: u64,
+    /// What the organization recorded of resources of its own, by their names.
+    recorded: BTreeMap<String, OwnFigures>,
 }
 
-impl From<Sums> for Figures {
-    fn from(sums: Sums) -> Self {
+impl From<Totals> for Figures {
+    fn from(Totals { sums, recorded }: Totals) -> Self {
         Self {
             requests: sums.requests,
             errors: sums.errors,
@@ -87,6 +118,7 @@ impl From<Sums> for Figures {
             reasoning_tokens: sums.tokens.reasoning,
             charged: sums.charged.into(),
             credits: sums.credits,
+            recorded,
         }
     }
 }

@@ -12,7 +12,7 @@ use utoipa::{IntoParams, ToSchema};
 use crate::{
     State,
     days::{DAY, Day, days, start_of_day},
-    figures::{Figures, ResourceName},
+    figures::{Figures, ResourceName, Totals},
 };
 
 /// Days that are shown when nothing is asked for, today included.
@@ -45,13 +45,14 @@ pub(crate) enum GroupBy {
     /// A day, in order, days without requests too.
     #[default]
     Day,
-    /// A model, the busiest first.
+    /// A model, the busiest first. What the organization recorded itself has none.
     Model,
     /// An API key, the busiest first.
     Key,
     /// A member, the busiest first; a key's requests are its maker's.
     Member,
-    /// A resource. The rows overlap: a chat request is in three of them.
+    /// A resource. The rows overlap: a chat request is in three of them. The organization's own ones, if it recorded any,
+    /// come after the plan's.
     Resource,
 }
 
@@ -84,9 +85,24 @@ pub(crate) enum Group {
     },
     /// A resource.
     Resource {
-        /// The resource.
-        resource: ResourceName,
+        /// The resource: one of the plan's, or the organization's own.
+        #[schema(value_type = String, example = "messages")]
+        resource: AnyResource,
     },
+}
+
+/// A resource of the plan's, or one of the organization's own.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(untagged)]
+pub(crate) enum AnyResource {
+    Plans(ResourceName),
+    Own(String),
+}
+
+impl From<Resource> for AnyResource {
+    fn from(resource: Resource) -> Self {
+        Self::Plans(resource.into())
+    }
 }
 
 /// Sums of one group.
@@ -159,34 +175,38 @@ fn range(query: &HistoryQuery, now: Millis) -> Result<(Millis, Millis), ApiError
 }
 
 fn grouped(roll_ups: &[RollUp], by: GroupBy, first: Millis, last: Millis) -> Vec<HistoryRow> {
-    let mut rows: BTreeMap<Group, Sums> = match by {
-        GroupBy::Day => days(first, last).map(|day| (Group::Day { day }, Sums::default())).collect(),
+    let mut rows: BTreeMap<Group, Totals> = match by {
+        GroupBy::Day => days(first, last).map(|day| (Group::Day { day }, Totals::default())).collect(),
         GroupBy::Resource => {
-            Resource::ALL.into_iter().map(|r| (Group::Resource { resource: r.into() }, Sums::default())).collect()
+            Resource::ALL.into_iter().map(|r| (Group::Resource { resource: r.into() }, Totals::default())).collect()
         }
         GroupBy::Model | GroupBy::Key | GroupBy::Member => BTreeMap::new(),
     };
-    for RollUp { key, sums } in roll_ups {
+    for roll_up in roll_ups {
+        let RollUp { key, sums } = roll_up;
+        let own = key.own_resource().is_some();
         let group = match by {
             GroupBy::Day => Group::Day { day: key.day.clone() },
+            GroupBy::Model if own => continue,
             GroupBy::Model => Group::Model { model: key.model.clone() },
             GroupBy::Key => Group::Key { api_key_id: key.key.clone() },
             GroupBy::Member => Group::Member { member_id: key.member.clone() },
+            GroupBy::Resource if own => Group::Resource { resource: AnyResource::Own(key.model.clone()) },
             GroupBy::Resource => {
                 for (resource, amount) in sums.charged.iter().filter(|(_, amount)| *amount > 0) {
                     let share = Sums { charged: Amounts::NONE.with(resource, amount), ..*sums };
-                    rows.entry(Group::Resource { resource: resource.into() }).or_default().add(&share);
+                    rows.entry(Group::Resource { resource: resource.into() }).or_default().sums.add(&share);
                 }
                 continue;
             }
         };
-        rows.entry(group).or_default().add(sums);
+        rows.entry(group).or_default().add(roll_up);
     }
     let mut rows: Vec<_> = rows.into_iter().collect();
     if matches!(by, GroupBy::Model | GroupBy::Key | GroupBy::Member) {
-        rows.sort_by_key(|(_, sums)| std::cmp::Reverse(sums.requests));
+        rows.sort_by_key(|(_, totals)| std::cmp::Reverse(totals.sums.requests));
     }
-    rows.into_iter().map(|(group, sums)| HistoryRow { group, figures: sums.into() }).collect()
+    rows.into_iter().map(|(group, totals)| HistoryRow { group, figures: totals.into() }).collect()
 }
 
 #[cfg(test)]

@@ -2,16 +2,20 @@
 //!
 //! - `stats` is one period at a glance: the meter, sums and a series to draw.
 //! - `history` sums any days by day, model, key, member or resource.
-//! - `records` are the requests one by one, as JSON or CSV.
+//! - `records` are the requests one by one, as JSON or CSV; `export` streams those of any days.
+//! - `own` records what the organization counts itself.
 //! - `features` is what the plan includes.
 //!
 //! What vendors charge the operator is in none of them.
 
 mod days;
+mod export;
 mod features;
 mod figures;
 mod history;
+mod own;
 mod records;
+mod rows;
 mod stats;
 
 use axum::{Router, extract::FromRef};
@@ -25,8 +29,8 @@ use tenantry_web::{
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-/// Largest body, in bytes. No route here takes one.
-pub const BODY_LIMIT: usize = 1024;
+/// Largest body, in bytes: that of a record, whose metadata have 4 KB, with room for how JSON may write them.
+pub const BODY_LIMIT: usize = 32 * 1024;
 
 /// What the routes share.
 #[derive(Clone)]
@@ -67,6 +71,8 @@ pub fn routes() -> OpenApiRouter<State> {
         .routes(routes!(stats::stats))
         .routes(routes!(history::history))
         .routes(routes!(records::records))
+        .routes(routes!(export::export))
+        .routes(routes!(own::record))
         .routes(routes!(features::features))
 }
 

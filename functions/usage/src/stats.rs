@@ -17,7 +17,7 @@ use utoipa::{IntoParams, ToSchema};
 use crate::{
     State,
     days::{Month, days},
-    figures::{Figures, ResourceName},
+    figures::{Figures, ResourceName, Totals},
 };
 
 /// Which period.
@@ -145,23 +145,23 @@ pub(crate) async fn stats(
 /// The answer from the meter (none for a past period without one) and the period's roll-ups; the series
 /// ends with the day of `last`.
 fn summary(period: Period, meter: Option<&Meter>, roll_ups: &[RollUp], last: Millis) -> Stats {
-    let mut totals = Sums::default();
-    let mut by_day: BTreeMap<String, Sums> = days(period.start(), last).map(|day| (day, Sums::default())).collect();
+    let mut totals = Totals::default();
+    let mut by_day: BTreeMap<String, Totals> = days(period.start(), last).map(|day| (day, Totals::default())).collect();
     for roll_up in roll_ups {
-        totals.add(&roll_up.sums);
-        by_day.entry(roll_up.key.day.clone()).or_default().add(&roll_up.sums);
+        totals.add(roll_up);
+        by_day.entry(roll_up.key.day.clone()).or_default().add(roll_up);
     }
     Stats {
         period: PeriodAnswer { id: period.to_string(), start: rfc3339(period.start()), end: rfc3339(period.end()) },
         plan: meter.map(|meter| meter.plan.clone()),
-        resources: Resource::ALL.into_iter().map(|resource| standing(resource, meter, &totals)).collect(),
+        resources: Resource::ALL.into_iter().map(|resource| standing(resource, meter, &totals.sums)).collect(),
         credits: CreditStats {
             left: meter.map(|meter| meter.credits),
             held: meter.map_or(0, |meter| meter.holds.values().map(|hold| hold.credits).sum()),
-            used: totals.credits,
+            used: totals.sums.credits,
         },
         totals: totals.into(),
-        series: by_day.into_iter().map(|(day, sums)| DayFigures { day, figures: sums.into() }).collect(),
+        series: by_day.into_iter().map(|(day, totals)| DayFigures { day, figures: totals.into() }).collect(),
     }
 }
 

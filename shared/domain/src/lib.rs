@@ -15,6 +15,7 @@ pub mod ledger;
 pub mod metering;
 pub mod one_time;
 pub mod orders;
+pub mod own;
 pub mod plans;
 pub mod roles;
 pub mod secret;

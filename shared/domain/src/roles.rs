@@ -55,6 +55,8 @@ pub enum Permission {
     CallModels,
     /// See usage and what is left.
     ReadUsage,
+    /// Record usage of the organization's own resources.
+    RecordUsage,
     /// See the organization.
     ReadOrganization,
     /// List, create and revoke API keys.
@@ -89,11 +91,13 @@ pub enum KeyScope {
     Usage,
     /// Sign tenant users in. Such a key sits in shipped apps, so it is best given nothing else.
     Login,
+    /// Record usage of the organization's own resources.
+    Record,
 }
 
 impl KeyScope {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Models, Self::Usage, Self::Login];
+    pub const ALL: [Self; 4] = [Self::Models, Self::Usage, Self::Login, Self::Record];
 
     /// The stored and shown word.
     #[must_use]
@@ -102,6 +106,7 @@ impl KeyScope {
             Self::Models => "models",
             Self::Usage => "usage",
             Self::Login => "login",
+            Self::Record => "record",
         }
     }
 }
@@ -111,7 +116,7 @@ impl KeyScope {
 pub struct KeyScopes(u8);
 
 impl Default for KeyScopes {
-    /// All but signing tenant users in.
+    /// Calling models and seeing usage. What else a key may do is said when it is made.
     fn default() -> Self {
         [KeyScope::Models, KeyScope::Usage].into_iter().collect()
     }
@@ -176,6 +181,7 @@ impl Actor {
             Self::User(Role::Admin) => match permission {
                 P::CallModels
                 | P::ReadUsage
+                | P::RecordUsage
                 | P::ReadOrganization
                 | P::ReadMembers
                 | P::ManageKeys
@@ -186,7 +192,7 @@ impl Actor {
                 P::OwnOrganization | P::ReadAudit | P::ExportData | P::LoginTenantUsers => false,
             },
             Self::User(Role::Member) => match permission {
-                P::CallModels | P::ReadUsage | P::ReadOrganization | P::ReadMembers => true,
+                P::CallModels | P::ReadUsage | P::RecordUsage | P::ReadOrganization | P::ReadMembers => true,
                 P::ManageKeys
                 | P::ManageMembers
                 | P::ManageOrganization
@@ -203,6 +209,7 @@ impl Actor {
                 P::ReadOrganization => true,
                 P::CallModels => scopes.has(KeyScope::Models),
                 P::ReadUsage => scopes.has(KeyScope::Usage),
+                P::RecordUsage => scopes.has(KeyScope::Record),
                 P::LoginTenantUsers => scopes.has(KeyScope::Login),
                 P::ManageKeys
                 | P::ReadMembers
@@ -247,6 +254,7 @@ mod tests {
         for permission in [
             Permission::CallModels,
             Permission::ReadUsage,
+            Permission::RecordUsage,
             Permission::ManageKeys,
             Permission::ReadMembers,
             Permission::ManageMembers,
@@ -275,12 +283,13 @@ mod tests {
             (KeyScope::Models, Permission::CallModels),
             (KeyScope::Usage, Permission::ReadUsage),
             (KeyScope::Login, Permission::LoginTenantUsers),
+            (KeyScope::Record, Permission::RecordUsage),
         ] {
             for other in KeyScope::ALL {
                 assert_eq!(Actor::Key([other].into_iter().collect()).may(permission), other == scope);
             }
         }
-        assert!(!KeyScopes::default().has(KeyScope::Login));
+        assert!(!KeyScopes::default().has(KeyScope::Login) && !KeyScopes::default().has(KeyScope::Record));
         assert_eq!(KeyScopes::parse(&KeyScopes::default().words()), Some(KeyScopes::default()));
         assert_eq!(KeyScopes::parse("models,everything"), None);
         assert!(KeyScopes::parse("").is_some_and(KeyScopes::is_empty));

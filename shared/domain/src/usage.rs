@@ -5,10 +5,11 @@ use serde::{Deserialize, Serialize};
 use crate::{
     ids::{KeyId, OrgId, RequestId, UserId},
     metering::Amounts,
+    own::Own,
     time::{Millis, Period},
 };
 
-/// Which endpoint was called.
+/// Which endpoint was called, or that the tenant counted something of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Operation {
@@ -16,6 +17,8 @@ pub enum Operation {
     Chat,
     /// `POST /embeddings`.
     Embeddings,
+    /// `POST /usage/record`: a resource of the tenant's own.
+    Record,
 }
 
 impl Operation {
@@ -25,13 +28,14 @@ impl Operation {
         match self {
             Self::Chat => "chat",
             Self::Embeddings => "embeddings",
+            Self::Record => "record",
         }
     }
 
     /// The operation called `name`.
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
-        [Self::Chat, Self::Embeddings].into_iter().find(|operation| operation.name() == name)
+        [Self::Chat, Self::Embeddings, Self::Record].into_iter().find(|operation| operation.name() == name)
     }
 }
 
@@ -94,7 +98,7 @@ impl Tokens {
     }
 }
 
-/// One admitted request. `id` is also the key that makes a second delivery harmless.
+/// One admitted request, or a record of the tenant's own. `id` is also the key that makes a second delivery harmless.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UsageEvent {
     /// The request, and the name of its hold.
@@ -111,7 +115,7 @@ pub struct UsageEvent {
     pub member: Option<UserId>,
     /// The endpoint.
     pub operation: Operation,
-    /// The model as the client named it.
+    /// The model as the client named it; of a record of the tenant's own its resource.
     pub model: String,
     /// How it ended.
     pub status: Status,
@@ -140,6 +144,9 @@ pub struct UsageEvent {
     /// The shard of the meter that its hold was in: of no other one is anything charged for it.
     #[serde(default, skip_serializing_if = "is_main")]
     pub shard: u8,
+    /// What the tenant recorded itself, with [`Operation::Record`] and no other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub own: Option<Own>,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]

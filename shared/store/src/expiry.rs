@@ -120,5 +120,6 @@ fn expired_event(scope: &TenantScope, request: &RequestId, hold: &Hold) -> Usage
         first_byte_ms: None,
         request_id: request.to_string(),
         shard: hold.shard,
+        own: None,
     }
 }

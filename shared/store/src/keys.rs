@@ -11,6 +11,8 @@
 //! | `T#<org>` | `TUSER#<username>` | tenant user |
 //! | `T#<org>` | `REC#<period>#<req>` | usage record, one per admitted request |
 //! | `T#<org>` | `ROLL#<day>#<model>#<key>#<member>#<operation>` | usage roll-up |
+//! | `T#<org>` | `OWN#<period>` | which resources of its own the tenant recorded |
+//! | `T#<org>` | `RECORDED#<sha256>` | that a record of the tenant's own was made, and which |
 //! | `T#<org>` | `CLOSE#<period>` | the meter as a period ended |
 //! | `T#<org>` | `BUDGET#<period>#<budget>` | what was used of a budget: of a key, a member (`u:`) or the organization (`o:`), and of all models or of one (`/<model>`) |
 //! | `T#<org>` | `ACCOUNT` | billing account |
@@ -49,7 +51,8 @@ use std::collections::HashMap;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use tenantry_domain::{
-    Email, InviteId, KeyId, LedgerId, OrderId, OrgId, Period, RequestId, SessionId, TenantUserId, UserId, Username,
+    Email, InviteId, KeyId, LedgerId, Millis, OrderId, OrgId, Period, RequestId, SessionId, TenantUserId, UserId,
+    Username,
     budget::{BudgetId, Owner},
     one_time::Purpose,
     secret::sha256_hex,
@@ -157,6 +160,26 @@ pub(crate) fn record(scope: &TenantScope, period: Period, request: &RequestId) -
 
 pub(crate) fn records_of(period: Period) -> String {
     format!("REC#{period}#")
+}
+
+/// Records with ids of `at`, to some milliseconds, and periods to fit begin with this; earlier ones sort before it, later
+/// ones behind.
+pub(crate) fn records_from(at: Millis) -> String {
+    let at = at.clamp(0, LATEST);
+    // The moment is the first 48 bits of an id; nine characters are 45 of them.
+    format!("{}{}", records_of(Period::of(at)), &RequestId::at(at).short()[..9])
+}
+
+/// 9998-01-01T00:00:00Z, where months end.
+const LATEST: Millis = 253_339_228_800_000;
+
+pub(crate) fn own_resources(scope: &TenantScope, period: Period) -> Key {
+    Key::new(tenant(scope), format!("OWN#{period}"))
+}
+
+/// `id` is a hash, so it has no `#`.
+pub(crate) fn recorded(scope: &TenantScope, id: &str) -> Key {
+    Key::new(tenant(scope), format!("RECORDED#{id}"))
 }
 
 pub(crate) fn roll_up(scope: &TenantScope, key: &RollUpKey) -> Key {

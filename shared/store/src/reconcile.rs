@@ -296,7 +296,7 @@ impl Store {
         let mut set: Vec<String> = set.into_iter().map(ToOwned::to_owned).collect();
         let mut condition = vec![];
         let (then, repairs) = read.map_or((None, 0), |row| (Some(row.roll_up.sums), row.repairs));
-        let old = then.map_or([("", 0); 13], |sums| sums.numbers());
+        let old = then.map_or([("", 0); 14], |sums| sums.numbers());
         let mut changes: Vec<_> =
             sums.numbers().into_iter().zip(old).map(|((name, new), (_, old))| (name, old, new)).collect();
         changes.push(("repairs", repairs, repairs + 1));

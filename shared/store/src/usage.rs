@@ -3,9 +3,10 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use aws_sdk_dynamodb::types::{Put, TransactWriteItem};
+use aws_sdk_dynamodb::types::{AttributeValue, Put, TransactWriteItem};
 use tenantry_domain::{
-    Amounts, KeyId, OrgId, Period, RequestId, Resource, UserId,
+    Amounts, KeyId, Millis, OrgId, Period, RequestId, Resource, UserId,
+    own::Own,
     time::day,
     usage::{Operation, Status, Tokens, UsageEvent},
 };
@@ -19,6 +20,10 @@ use crate::{
     organizations::ERASING,
 };
 
+/// How far the moment in a record's id, or the bounds of its period, may lie from the moment of its admission: the id is
+/// made when a request comes, and clocks differ. Far more than either.
+const STRAY: Millis = 60 * 60 * 1000;
+
 /// DynamoDB takes at most this many writes in one transaction.
 const TRANSACTION_LIMIT: usize = 100;
 
@@ -27,7 +32,7 @@ const TRANSACTION_LIMIT: usize = 100;
 pub struct RollUpKey {
     /// UTC day, `2026-11-20`.
     pub day: String,
-    /// The model as clients name it.
+    /// The model as clients name it; of records of the tenant's own their resource.
     pub model: String,
     /// The API key.
     pub key: Option<KeyId>,
@@ -38,6 +43,12 @@ pub struct RollUpKey {
 }
 
 impl RollUpKey {
+    /// The tenant's own resource, where it is one that is added up.
+    #[must_use]
+    pub fn own_resource(&self) -> Option<&str> {
+        (self.operation == Operation::Record.name()).then_some(&self.model)
+    }
+
     pub(crate) fn of(event: &UsageEvent) -> Self {
         Self {
             day: day(event.at),
@@ -61,7 +72,7 @@ pub struct RollUp {
 /// What roll-ups add up.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Sums {
-    /// Admitted requests.
+    /// Admitted requests, or records of the tenant's own.
     pub requests: u64,
     /// Requests that did not end [`Status::Ok`].
     pub errors: u64,
@@ -75,6 +86,8 @@ pub struct Sums {
     pub cost: u64,
     /// Tokens beyond what was held.
     pub overrun: u64,
+    /// What the tenant recorded of a resource of its own.
+    pub amount: u64,
 }
 
 impl Sums {
@@ -87,6 +100,7 @@ impl Sums {
             credits: event.credits,
             cost: event.cost,
             overrun: event.overrun,
+            amount: event.own.as_ref().map_or(0, |own| own.amount),
         }
     }
 
@@ -103,10 +117,12 @@ impl Sums {
         self.credits = self.credits.saturating_add(other.credits);
         self.cost = self.cost.saturating_add(other.cost);
         self.overrun = self.overrun.saturating_add(other.overrun);
+        self.amount = self.amount.saturating_add(other.amount);
     }
 
     /// The stored attributes: one list for writing and, with [`Self::from_numbers`], for reading.
-    pub(crate) fn numbers(&self) -> [(&'static str, u64); 13] {
+    #[must_use]
+    pub fn numbers(&self) -> [(&'static str, u64); 14] {
         [
             ("requests", self.requests),
             ("errors", self.errors),
@@ -121,6 +137,7 @@ impl Sums {
             ("credits", self.credits),
             ("cost", self.cost),
             ("overrun", self.overrun),
+            ("amount", self.amount),
         ]
     }
 
@@ -138,6 +155,7 @@ impl Sums {
             credits: number("credits"),
             cost: number("cost"),
             overrun: number("overrun"),
+            amount: number("amount"),
         }
     }
 }
@@ -325,6 +343,27 @@ impl Store {
         Ok(Page { items: items.iter().map(read_record).collect::<Result<_>>()?, next })
     }
 
+    /// The records of requests that were admitted from `first` to before `until`, oldest first, in pages of at most
+    /// `limit`, over as many periods as that takes. A page may be short, or empty, and still have a next one.
+    ///
+    /// # Errors
+    /// [`StoreError`]; [`StoreError::BadCursor`] for a cursor of another stretch of time.
+    pub async fn usage_between(
+        &self,
+        scope: &TenantScope,
+        first: Millis,
+        until: Millis,
+        limit: u16,
+        cursor: Option<&str>,
+    ) -> Result<Page<UsageEvent>> {
+        let pk = keys::tenant(scope);
+        let (from, to) = (keys::records_from(first - STRAY), prefix_end(&keys::records_from(until + STRAY)));
+        let (items, next) = self.page(Range { cursor, limit: limit.into(), ..Range::between(&pk, &from, &to) }).await?;
+        let mut events: Vec<_> = items.iter().map(read_record).collect::<Result<_>>()?;
+        events.retain(|event| (first..until).contains(&event.at));
+        Ok(Page { items: events, next })
+    }
+
     /// The roll-ups from day `first` to day `last`, both included, by day.
     ///
     /// # Errors
@@ -376,6 +415,10 @@ fn record_item(scope: &TenantScope, event: &UsageEvent) -> Item {
     if event.shard > 0 {
         item = item.number("shard", event.shard);
     }
+    if let Some(own) = event.own.as_ref().filter(|own| !own.metadata.is_empty()) {
+        let entries = own.metadata.iter().map(|(key, value)| (key.clone(), s(value))).collect();
+        item = item.set("metadata", AttributeValue::M(entries));
+    }
     let sums = Sums::of(event);
     for (name, value) in sums.numbers().into_iter().skip(2).filter(|(_, value)| *value > 0) {
         item = item.number(name, value);
@@ -392,6 +435,8 @@ pub(crate) fn read_record(item: &Item) -> Result<UsageEvent> {
         parts.next().and_then(|id| RequestId::from_short(id).ok()).ok_or_else(|| reader.corrupt("bad sort key"))?;
     let sums = read_sums(&reader);
     let word = |name: &'static str| reader.text(name);
+    let operation = Operation::parse(word("operation")?).ok_or_else(|| reader.corrupt("unknown operation"))?;
+    let own = (operation == Operation::Record).then(|| Own { amount: sums.amount, metadata: metadata(item) });
     Ok(UsageEvent {
         id,
         org: reader.parsed::<OrgId>("org")?,
@@ -399,7 +444,7 @@ pub(crate) fn read_record(item: &Item) -> Result<UsageEvent> {
         period: period.index(),
         key: reader.optional_parsed("api_key")?,
         member: reader.optional_parsed("member")?,
-        operation: Operation::parse(word("operation")?).ok_or_else(|| reader.corrupt("unknown operation"))?,
+        operation,
         model: word("model")?.to_owned(),
         status: Status::parse(word("status")?).ok_or_else(|| reader.corrupt("unknown status"))?,
         tokens: sums.tokens,
@@ -414,7 +459,13 @@ pub(crate) fn read_record(item: &Item) -> Result<UsageEvent> {
         first_byte_ms: reader.optional_number("first_byte_ms")?,
         request_id: word("request_id")?.to_owned(),
         shard: reader.optional_number("shard")?.unwrap_or(0),
+        own,
     })
+}
+
+fn metadata(item: &Item) -> BTreeMap<String, String> {
+    let entries = item.get("metadata").and_then(|entries| entries.as_m().ok()).into_iter().flatten();
+    entries.filter_map(|(key, value)| Some((key.clone(), value.as_s().ok()?.clone()))).collect()
 }
 
 pub(crate) fn read_roll_up(item: &Item) -> Result<RollUp> {

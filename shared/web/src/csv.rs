@@ -17,12 +17,18 @@ impl Csv {
     /// A table with a row of column names.
     #[must_use]
     pub fn with_header(columns: &[&str]) -> Self {
-        let mut csv = Self { out: String::new(), in_row: false };
+        let mut csv = Self::rows();
         for column in columns {
             csv.text(column);
         }
         csv.end_row();
         csv
+    }
+
+    /// Rows alone, to follow a table that was begun before.
+    #[must_use]
+    pub const fn rows() -> Self {
+        Self { out: String::new(), in_row: false }
     }
 
     /// A cell of text. A spreadsheet takes a text that begins like a formula for one and runs it, so such

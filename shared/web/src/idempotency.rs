@@ -144,6 +144,21 @@ async fn end(store: &Store, claim: &IdempotencyClaim, seal: &Seal, answer: Respo
     answer
 }
 
+/// The client's text, for a route that makes it a part of what it writes and needs no [`idempotent`].
+///
+/// # Errors
+/// 400 when it is no text that a key may be.
+pub fn key_in(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
+    headers.contains_key(IDEMPOTENCY_KEY).then(|| client_text(headers)).transpose()
+}
+
+/// Such a key was used for something else.
+#[must_use]
+pub fn reused() -> ApiError {
+    let text = "This Idempotency-Key was used for a request with another path, query or body. Send another key.";
+    ApiError::new(Code::IdempotencyKeyReused, text)
+}
+
 /// The client's text: 1 to 255 visible ASCII characters, once.
 fn client_text(headers: &HeaderMap) -> Result<String, ApiError> {
     let mut lines = headers.get_all(IDEMPOTENCY_KEY).iter();
@@ -186,11 +201,6 @@ fn answer_lost() -> ApiError {
     let text = "The request with this Idempotency-Key was carried out, but its answer was lost. Look at what is there; \
                 to do it once more, send another key.";
     ApiError::new(Code::IdempotencyAnswerLost, text).waiting_is_useless()
-}
-
-fn reused() -> ApiError {
-    let text = "This Idempotency-Key was used for a request with another path, query or body. Send another key.";
-    ApiError::new(Code::IdempotencyKeyReused, text)
 }
 
 /// An answer that is given again.

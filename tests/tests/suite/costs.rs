@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use http::Method;
 use serde_json::json;
 use tenantry_host::dynamodb::Capacity;
 use tenantry_tests::{
     http::text,
-    platform::{Platform, Setup, chat_body},
+    platform::{Platform, Setup, chat_body, request},
     upstream::Upstream,
 };
 
@@ -101,4 +102,26 @@ async fn a_budget_of_the_key_makes_transactions_of_two_writes() {
     platform.chat(text(&key, "/secret"), "hello").await.expect(200);
     assert!((capacity.write_units() - writes - 12.0).abs() < f64::EPSILON, "three in, three out, two units each");
     assert!((capacity.read_units() - reads - 3.0).abs() < f64::EPSILON, "the budgets before, the meter after");
+}
+
+#[tokio::test]
+async fn a_record_of_a_tenants_own_costs_five_write_units_and_seven_with_a_key() {
+    let capacity = Arc::new(Capacity::default());
+    let platform = Platform::start(Setup::default().capacity(&capacity)).await;
+    let tenant = platform.tenant("team").await;
+    let token = text(&platform.login(&tenant).await, "/access_token").to_owned();
+    let cost = async |resource: &str, key: Option<&str>| {
+        let body = json!({"resource": resource, "amount": 1});
+        let mut request = request(Method::POST, "/api/v1/usage/record", &token, &body);
+        if let Some(key) = key {
+            request.headers_mut().insert("idempotency-key", key.parse().unwrap());
+        }
+        let (writes, reads) = (capacity.write_units(), capacity.read_units());
+        platform.send(request).await.expect(201);
+        (capacity.write_units() - writes, capacity.read_units() - reads)
+    };
+    // The rate, the record and its roll-up; the name of a resource that is new; the key.
+    assert_eq!(cost("pages", None).await, (7.0, 0.5));
+    assert_eq!(cost("pages", None).await, (5.0, 0.5));
+    assert_eq!(cost("pages", Some("k")).await, (7.0, 0.5));
 }

@@ -92,7 +92,7 @@ async fn every_caller_is_answered_as_the_document_says() {
             text(&made.expect(201).json(), "/secret").to_owned()
         };
         let mut callers = vec![
-            ("a key for all", key(json!(["models", "usage", "login"])).await),
+            ("a key for all", key(json!(["models", "usage", "login", "record"])).await),
             ("a key for usage", key(json!(["usage"])).await),
             ("a key for logins", key(json!(["login"])).await),
             ("nobody", String::new()),

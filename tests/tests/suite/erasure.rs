@@ -76,6 +76,9 @@ async fn furnish(platform: &Platform, tenant: &Tenant, token: &str) -> String {
     for _ in 0..3 {
         platform.post("/api/v1/chat/completions", &tenant.api_key, chat.clone()).await.expect(200);
     }
+    let mut own = request(Method::POST, "/api/v1/usage/record", token, &json!({"resource": "pages", "amount": 5}));
+    own.headers_mut().insert("idempotency-key", "once".parse().unwrap());
+    platform.send(own).await.expect(201);
     platform.quiesce().await;
     let order = NewOrder {
         id: OrderId::at(platform.store().now()),
@@ -275,7 +278,7 @@ async fn the_export_has_everything_but_secrets() {
     assert_eq!(
         ["organization", "member", "invite", "api_key", "tenant_user", "meter", "usage_record", "usage_roll_up"]
             .map(count),
-        [1, 2, 1, 2, 1, 1, 3, 1]
+        [1, 2, 1, 2, 1, 1, 4, 2]
     );
     assert!(count("audit_entry") >= 5);
     let user = lines.iter().find(|line| line["type"] == "tenant_user").unwrap();

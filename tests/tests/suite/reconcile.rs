@@ -60,6 +60,7 @@ async fn admit(store: &Store, scope: &TenantScope, tokens: u64) -> (Reservation,
         first_byte_ms: None,
         request_id: reservation.request().to_string(),
         shard: reservation.hold().shard,
+        own: None,
     };
     (*reservation, event)
 }

@@ -69,7 +69,7 @@ async fn all_answers_agree_with_the_vendor_to_the_token() {
     let totals = json!({
         "requests": 6, "errors": 1,
         "prompt_tokens": prompt, "cached_tokens": 0, "completion_tokens": completion, "reasoning_tokens": 0,
-        "charged": charged, "credits": 0,
+        "charged": charged, "credits": 0, "recorded": {},
     });
     let percent = |used: u64, limit: u64| (used as f64 * 1000.0 / limit as f64).round() / 10.0;
     let row = |name: &str, used: u64, limit: u64| {
@@ -80,7 +80,7 @@ async fn all_answers_agree_with_the_vendor_to_the_token() {
     let zero = json!({
         "requests": 0, "errors": 0,
         "prompt_tokens": 0, "cached_tokens": 0, "completion_tokens": 0, "reasoning_tokens": 0,
-        "charged": {"messages": 0, "llm_tokens": 0, "images": 0, "api_calls": 0}, "credits": 0,
+        "charged": {"messages": 0, "llm_tokens": 0, "images": 0, "api_calls": 0}, "credits": 0, "recorded": {},
     });
     let day = |number: usize| {
         let mut entry = if number == 20 { totals.clone() } else { zero.clone() };
@@ -159,6 +159,9 @@ async fn a_record_has_this_shape() {
         "latency_ms": row["latency_ms"],
         "first_byte_ms": row["first_byte_ms"],
         "request_id": reply.header("x-request-id"),
+        "resource": null,
+        "amount": null,
+        "metadata": null,
     });
     assert_eq!(row, &expected, "and what the vendor charges is not in it");
     assert!(row["latency_ms"].is_u64() && row["first_byte_ms"].is_u64());
@@ -280,7 +283,7 @@ async fn records_are_paged_newest_first_in_both_formats() {
         assert_eq!((cells[0], cells[1]), (text(row, "/id"), text(row, "/at")));
         assert_eq!(cells[10], row["completion_tokens"].to_string());
         assert_eq!(cells[13], row["charged"]["llm_tokens"].to_string());
-        assert_eq!(cells.len(), 23);
+        assert_eq!(cells.len(), 26);
     }
 
     // A cursor of one month opens no other.
@@ -300,7 +303,7 @@ async fn a_cell_is_never_a_formula() {
     platform.send(request.body(chat_body("/words 5 hello", false).to_string().into()).unwrap()).await.expect(200);
     platform.quiesce().await;
     let table = csv(&platform, RECORDS, &tenant.api_key).await.expect(200).text();
-    assert!(table.ends_with(",'-2-3-cmd-calc\r\n"), "{table}");
+    assert!(table.ends_with(",'-2-3-cmd-calc,,,\r\n"), "{table}");
     assert_eq!(get(&platform, RECORDS, &tenant.api_key).await["data"][0]["request_id"], "-2-3-cmd-calc");
 }
 

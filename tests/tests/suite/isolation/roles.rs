@@ -30,7 +30,7 @@ enum Asks {
 
 use Asks::{For, Nothing, Person};
 
-const TABLE: [(&str, Asks); 71] = [
+const TABLE: [(&str, Asks); 73] = [
     ("jwks", Nothing),
     ("register", Nothing),
     ("login", Nothing),
@@ -79,6 +79,8 @@ const TABLE: [(&str, Asks); 71] = [
     ("get_usage_stats", For(Permission::ReadUsage)),
     ("get_usage_history", For(Permission::ReadUsage)),
     ("list_usage_records", For(Permission::ReadUsage)),
+    ("export_usage_records", For(Permission::ReadUsage)),
+    ("record_usage", For(Permission::RecordUsage)),
     ("get_features", For(Permission::ReadUsage)),
     ("list_plans", Nothing),
     ("list_packages", For(Permission::ReadUsage)),
