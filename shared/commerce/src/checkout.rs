@@ -2,13 +2,13 @@
 
 use tenantry_domain::{
     Millis, OrderId, SubscriptionStatus,
-    orders::{Fact, Goods, Order, Provider},
+    orders::{Fact, Goods, NewOrder, Order, Provider},
 };
 use tenantry_payments::stripe::{
     self, CheckoutMode, CheckoutSession, CheckoutStatus, Metadata, OperationKey, PaymentCheckout, PaymentIntent,
     PaymentIntentStatus, PaymentStatus, PortalSession, StripeError, SubscriptionCheckout,
 };
-use tenantry_store::{NewOrder, TenantScope};
+use tenantry_store::TenantScope;
 
 use crate::{Buyer, Commerce, CommerceError, Handled, Mismatch};
 

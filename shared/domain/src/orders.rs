@@ -186,6 +186,25 @@ pub struct RefundBegun {
     pub reason: String,
 }
 
+/// An order to be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewOrder {
+    /// Its name.
+    pub id: OrderId,
+    /// Who takes the money.
+    pub provider: Provider,
+    /// What is ordered.
+    pub goods: Goods,
+    /// What it costs, in minor units.
+    pub amount: u64,
+    /// ISO 4217, lower case.
+    pub currency: String,
+    /// How long the payer has.
+    pub expires_at: Millis,
+    /// Who orders it.
+    pub created_by: UserId,
+}
+
 /// An order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Order {
@@ -237,6 +256,35 @@ pub struct Order {
 }
 
 impl Order {
+    /// The order at `now`, from the catalogue of that version; nobody was told anything of it yet.
+    #[must_use]
+    pub fn new(new: NewOrder, catalogue: u32, now: Millis) -> Self {
+        let NewOrder { id, provider, goods, amount, currency, expires_at, created_by } = new;
+        Self {
+            id,
+            provider,
+            goods,
+            amount,
+            currency,
+            catalogue,
+            created_at: now,
+            expires_at,
+            created_by,
+            vendor_id: None,
+            show: None,
+            paid: None,
+            unpaid: None,
+            refunded_to: 0,
+            refunds: BTreeMap::new(),
+            fulfilled: false,
+            taken_back: 0,
+            taking_back: None,
+            refund: None,
+            refunds_begun: 0,
+            version: 1,
+        }
+    }
+
     /// The order with one more fact. In whatever order facts come, and however often, the end is the same.
     #[must_use]
     pub fn with(mut self, fact: &Fact) -> Self {

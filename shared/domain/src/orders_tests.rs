@@ -3,29 +3,16 @@ use proptest::prelude::*;
 use super::*;
 
 fn order() -> Order {
-    Order {
+    let new = NewOrder {
         id: OrderId::from_short("01ka00000000000000000000r0").unwrap(),
         provider: Provider::WeChat,
         goods: Goods::Package { id: "small".into(), credits: 1_000, expires_after_days: None },
         amount: 300,
         currency: "cny".into(),
-        catalogue: 1,
-        created_at: 5,
         expires_at: 10,
         created_by: UserId::from_short("01ka00000000000000000000r0").unwrap(),
-        vendor_id: None,
-        show: None,
-        paid: None,
-        unpaid: None,
-        refunded_to: 0,
-        refunds: BTreeMap::new(),
-        fulfilled: false,
-        taken_back: 0,
-        taking_back: None,
-        refund: None,
-        refunds_begun: 0,
-        version: 1,
-    }
+    };
+    Order::new(new, 1, 5)
 }
 
 fn paid() -> Fact {

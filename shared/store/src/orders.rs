@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use aws_sdk_dynamodb::types::{AttributeValue, Delete, Put, TransactWriteItem};
 use tenantry_domain::{
-    Millis, OrderId, UserId,
-    orders::{Fact, Goods, Order, Paid, Provider, RefundBegun, Unpaid},
+    OrderId,
+    orders::{Fact, Goods, NewOrder, Order, Paid, Provider, RefundBegun, Unpaid},
 };
 
 use crate::{
@@ -19,25 +19,6 @@ use crate::{
     item::{Item, NewItem, Reader, n, s},
     keys,
 };
-
-/// An order to be made.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NewOrder {
-    /// Its name.
-    pub id: OrderId,
-    /// Who takes the money.
-    pub provider: Provider,
-    /// What is ordered.
-    pub goods: Goods,
-    /// What it costs, in minor units.
-    pub amount: u64,
-    /// ISO 4217, lower case.
-    pub currency: String,
-    /// How long the payer has.
-    pub expires_at: Millis,
-    /// Who orders it.
-    pub created_by: UserId,
-}
 
 /// What became of an order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,30 +64,7 @@ impl Store {
     }
 
     pub(crate) fn new_order(&self, new: &NewOrder) -> Order {
-        let NewOrder { id, provider, goods, amount, currency, expires_at, created_by } = new.clone();
-        Order {
-            id,
-            provider,
-            goods,
-            amount,
-            currency,
-            catalogue: self.plans.version(),
-            created_at: self.now(),
-            expires_at,
-            created_by,
-            vendor_id: None,
-            show: None,
-            paid: None,
-            unpaid: None,
-            refunded_to: 0,
-            refunds: BTreeMap::new(),
-            fulfilled: false,
-            taken_back: 0,
-            taking_back: None,
-            refund: None,
-            refunds_begun: 0,
-            version: 1,
-        }
+        Order::new(new.clone(), self.plans.version(), self.now())
     }
 
     /// The order, whose it is, that it is due, and the row of the audit log.

@@ -7,13 +7,13 @@ use serde_json::Value;
 use tenantry_commerce::{Buyer, ChinaOrder, Commerce, CommerceError, Wanted};
 use tenantry_domain::{
     OrderId,
-    orders::{Fact, Goods, Order, OrderState, Provider},
+    orders::{Fact, Goods, NewOrder, Order, OrderState, Provider},
     time::months_later,
 };
 use tenantry_payments::{
     Event, Notification, Presentation, Receipt, RefundNotice, RefundState, Show, Trade, TradeState, Vendor,
 };
-use tenantry_store::{AuditActor, AuditFilter, NewAudit, NewLedgerRow, NewOrder, Origin, Store};
+use tenantry_store::{AuditActor, AuditFilter, NewAudit, NewLedgerRow, Origin, Store};
 use tenantry_tests::{
     alipay::{APP, Alipay, MERCHANT, SELLER, WECHAT_APP},
     http::text,
