@@ -10,11 +10,16 @@ use tenantry_domain::{
     time::rfc3339,
 };
 use tenantry_store::{Change, Member as Stored, MemberChange, OfMember};
-use tenantry_web::{ApiError, Caller, Code, Json, Query, auth::RoleName, cursor::Cursors, origin::RequestOrigin};
+use tenantry_web::{
+    ApiError, Caller, Code, Json, Query,
+    auth::RoleName,
+    cursor::{Cursors, ListQuery},
+    origin::RequestOrigin,
+};
 use utoipa::ToSchema;
 
 use crate::{
-    ListQuery, State,
+    State,
     acting::{Acting, Ids, change, forbidden},
     refusals::{ActRefusals, ReadRefusals, WriteRefusals},
 };
