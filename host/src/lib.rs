@@ -8,6 +8,7 @@ mod inbox;
 mod jobs;
 mod mails;
 pub mod queue;
+mod refunds;
 pub mod sale;
 mod secrets;
 mod stripe;
@@ -247,7 +248,11 @@ impl Platform {
             )),
             tenantry_chat::router(chat.clone()),
             tenantry_webhooks::router(tenantry_webhooks::State::new(commerce.clone(), Arc::new(mails.queue().clone()))),
-            around(docs::router().merge(inbox::router(mails.inbox())), ErrorShape::Problem, BODY_LIMIT),
+            around(
+                docs::router().merge(inbox::router(mails.inbox())).merge(refunds::router(jobs.clone())),
+                ErrorShape::Problem,
+                BODY_LIMIT,
+            ),
         ];
         let double = stripe.iter().map(|double| around(double.router(), ErrorShape::Problem, BODY_LIMIT));
         let own = Router::new().route("/healthz", get(|| async { "ok" })).fallback(not_found);

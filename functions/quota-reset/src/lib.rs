@@ -1,6 +1,7 @@
 //! Work that is done for every tenant on a schedule: beginning the month (`reset`), settling expired holds
 //! (`sweep`, which also ends plans whose time is over and looks after orders), checking the books (`reconcile`), holding
-//! what was bought against what Stripe says (`payments`) and erasing what was deleted (`erase`).
+//! what was bought against what Stripe says (`payments`) and erasing what was deleted (`erase`). And one thing that the
+//! operator asks for, giving money back ([`refund`]).
 //!
 //! The schedule's event becomes one message per shard of the register ([`fan_out`]); a shard's message walks its
 //! tenants and, when the time is up, sends itself on with a cursor ([`walk`]). A tenant that needs more, because it
@@ -10,6 +11,7 @@
 
 mod events;
 mod message;
+mod refund;
 mod tenant;
 mod walk;
 
@@ -31,6 +33,7 @@ use tenantry_web::{
 };
 
 pub use message::{Job, JobQueue, Message};
+pub use refund::{Outcome, REFUND, RefundAnswer, RefundedOrder, refund};
 pub use walk::Tally;
 
 /// Alarmed upon: how often meter, records and roll-ups did not agree.
@@ -113,9 +116,11 @@ pub enum Answer {
     },
     /// To SQS.
     Batch(SqsBatchResponse),
+    /// To the operator.
+    Refund(RefundAnswer),
 }
 
-/// The Lambda handler, for the schedule's `{"job"}` and for batches of the job queue.
+/// The Lambda handler, for the schedule's `{"job"}`, for batches of the job queue and for the operator's refunds.
 ///
 /// # Errors
 /// [`JobError`]; the whole event is delivered again then.
@@ -126,6 +131,9 @@ pub async fn handle(state: &State, event: LambdaEvent<Value>) -> Result<Answer, 
     }
 
     let LambdaEvent { payload, context } = event;
+    if refund::is_asked_for(&payload) {
+        return Ok(Answer::Refund(refund(state, payload, &context.request_id).await));
+    }
     let unknown = |error: serde_json::Error| JobError::Unknown(error.to_string());
     if payload.get("Records").is_none() {
         let Scheduled { job } = serde_json::from_value(payload).map_err(unknown)?;

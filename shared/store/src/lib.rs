@@ -58,7 +58,7 @@ pub use ledger::{Booked, NewLedgerRow};
 pub use mails::MailClaim;
 pub use members::{Member, MemberChange, OfMember};
 pub use meter::{Admission, Planned, Reservation, SettleOutcome, Terms, WithinBudget};
-pub use orders::{DueOrder, OrderChanged, RefundOpened};
+pub use orders::{DueOrder, OrderChanged};
 pub use organizations::{MemberOf, Membership, Organization, OrganizationChange};
 pub use reconcile::{Difference, Look, Repair, Suspicion, TimeIsUp};
 pub use register::Due;

@@ -1,6 +1,7 @@
 //! What is done about payments on a schedule: plans whose time is over, orders that nobody told the end of, the nightly
 //! comparison with Stripe, and the end of a customer who is erased.
 
+mod refunds;
 mod top_up;
 
 use std::sync::Arc;
