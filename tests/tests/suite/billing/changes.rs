@@ -1,5 +1,6 @@
 //! Changes that cannot be made, and how that is said.
 
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tenantry_sandbox::stripe::{Card, Fault};
 use tenantry_tests::{
@@ -51,6 +52,57 @@ async fn a_subscription_is_not_bought_twice_and_ends_once() {
     assert_eq!(stage.post("/subscriptions/cancel", now.clone()).await.expect(200).json()["status"], "canceled");
     assert_eq!(stage.standing().await.0, "free", "before Stripe tells");
     problem(&stage.post("/subscriptions/cancel", now).await, 409, "conflict");
+}
+
+#[tokio::test]
+async fn of_pages_that_are_opened_one_can_be_paid() {
+    let stage = Stage::set().await;
+    let (pro, team) = (stage.price("pro", "month").await, stage.price("team", "month").await);
+    let owner = stage.owner().await;
+    let open = async |price: &str| {
+        let body = json!({"price_id": price});
+        stage.platform.post("/api/v1/subscriptions/checkout", &owner, body).await
+    };
+    // One after the other, and several at the same moment.
+    let mut pages = vec![open(&pro).await.expect(200).json()];
+    for reply in join_all([&team, &pro, &team].map(|price| open(price))).await {
+        match reply.status.as_u16() {
+            200 => pages.push(reply.json()),
+            _ => drop(problem(&reply, 503, "unavailable")),
+        }
+    }
+    assert!(pages.len() >= 2, "{pages:?}");
+    let paid = pages.iter().filter(|page| stage.stripe().pay(text(page, "/session_id")).is_ok()).count();
+    assert_eq!(paid, 1, "{pages:?}");
+    // Stripe has not told yet; who looks again is told that there is a subscription.
+    problem(&open(&pro).await, 409, "conflict");
+    let standing = stage.standing().await;
+    assert_eq!(standing.1, "active");
+    stage.hear().await;
+    assert_eq!(stage.standing().await, standing);
+    let customer = stage.platform.store().account(&stage.tenant.scope).await.unwrap().customer.unwrap();
+    let stripe = stage.platform.host().commerce().stripe().unwrap();
+    assert_eq!(stripe.subscriptions_of(&customer).await.unwrap().len(), 1);
+    // When it has ended, another one is subscribed to.
+    stage.post("/subscriptions/cancel", json!({"at_period_end": false})).await.expect(200);
+    stage.subscribe("team").await;
+    assert_eq!(stage.standing().await, ("team".into(), "active".into()));
+}
+
+#[tokio::test]
+async fn no_page_is_opened_before_the_one_before_is_known_to_be_closed() {
+    let stage = Stage::set().await;
+    let body = json!({"price_id": stage.price("pro", "month").await});
+    let first = stage.post("/subscriptions/checkout", body.clone()).await.expect(200).json();
+    // Stripe closes it, and nobody hears of it.
+    stage.stripe().lose_answers(Some("/v1/checkout/sessions/"));
+    problem(&stage.post("/subscriptions/checkout", body.clone()).await, 503, "unavailable");
+    stage.stripe().lose_answers(None);
+    stage.stripe().pay(text(&first, "/session_id")).unwrap_err();
+    let second = stage.post("/subscriptions/checkout", body).await.expect(200).json();
+    stage.stripe().pay(text(&second, "/session_id")).unwrap();
+    stage.hear().await;
+    assert_eq!(stage.standing().await, ("pro".into(), "active".into()));
 }
 
 #[tokio::test]
