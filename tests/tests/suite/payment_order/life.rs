@@ -192,9 +192,9 @@ impl Life {
         format!("event {event}, {kind} of act {act}")
     }
 
-    /// Everything as it was before anybody was told of anything.
-    pub(super) async fn begin(&self) {
-        self.world.begin();
+    /// Everything as it was before anybody was told of anything; the life ends after so many acts.
+    pub(super) async fn begin(&self, acts: usize) {
+        self.world.begin(acts);
         let mut missing: BTreeMap<_, _> = self.snapshot.iter().collect();
         let mut writes = vec![];
         for row in self.platform.host().all_items().unwrap() {
