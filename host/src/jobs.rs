@@ -41,6 +41,11 @@ impl Jobs {
         Self { state: State::new(commerce, queue.clone(), mails), queue }
     }
 
+    /// What they work on.
+    pub(crate) const fn state(&self) -> &State {
+        &self.state
+    }
+
     pub(crate) fn now(&self) -> Millis {
         self.queue.store.now()
     }

@@ -9,6 +9,7 @@ mod inbox;
 mod jobs;
 mod mails;
 pub mod queue;
+mod refunds;
 pub mod sale;
 mod secrets;
 mod stripe;
@@ -252,7 +253,8 @@ impl Platform {
             around(
                 docs::router()
                     .merge(inbox::router(mails.inbox()))
-                    .merge(books::router(Books::new(store.clone(), queue.clone()))),
+                    .merge(books::router(Books::new(store.clone(), queue.clone())))
+                    .merge(refunds::router(jobs.clone())),
                 ErrorShape::Problem,
                 BODY_LIMIT,
             ),

@@ -4,7 +4,7 @@ use axum::{extract::Request, middleware::Next, response::Response};
 use http::{HeaderMap, StatusCode, header};
 
 /// Answers 404 to requests by a foreign name (DNS rebinding) and 403 to those that another site's page makes.
-pub(crate) async fn local_only(request: Request, next: Next) -> Response {
+pub async fn local_only(request: Request, next: Next) -> Response {
     match judge(request.headers()) {
         None => next.run(request).await,
         Some(status) => {

@@ -2,7 +2,7 @@
 
 pub mod china;
 mod clock;
-mod guard;
+pub mod guard;
 pub mod stripe;
 
 pub use clock::AheadClock;

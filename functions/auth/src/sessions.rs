@@ -2,16 +2,16 @@
 
 use axum::{Json, extract::State as Shared};
 use http::StatusCode;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use tenantry_domain::{OrgId, SessionId, time::rfc3339};
 use tenantry_store::Session as Stored;
 use tenantry_web::{
     ApiError, Caller, Path, Query,
-    cursor::{Cursors, PageLimit},
+    cursor::{Cursors, ListQuery},
     error::Problem,
     origin::RequestOrigin,
 };
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 
 use crate::{State, tokens::signed_in};
 
@@ -71,20 +71,6 @@ pub(crate) struct SessionList {
     /// Where the next page begins; `null` on the last one.
     #[schema(required)]
     next_cursor: Option<String>,
-}
-
-/// Which page of a list.
-#[derive(Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(crate) struct ListQuery {
-    /// Most items of the page.
-    #[serde(default)]
-    #[param(value_type = Option<u16>, minimum = 1, maximum = 100, default = 50)]
-    limit: PageLimit,
-    /// `next_cursor` of the page before.
-    #[param(pattern = "^[A-Za-z0-9_-]{22,}$")]
-    cursor: Option<String>,
 }
 
 /// List sessions

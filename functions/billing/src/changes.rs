@@ -2,7 +2,7 @@
 
 use axum::{Json as Answer, extract::State as Shared};
 use serde::{Deserialize, Serialize};
-use tenantry_commerce::{Change, CommerceError};
+use tenantry_commerce::{Change, CommerceError, Upgraded};
 use tenantry_domain::{
     Millis,
     roles::Permission,
@@ -209,9 +209,10 @@ pub(crate) async fn upgrade(
     let offer = commerce.offer(&request.price_id).await.map_err(by_price)?;
     let change = Change { plan: &offer.plan.id, price: &offer.price.id, as_of };
     let preview = commerce.preview(scope, &change).await.map_err(by_price)?;
-    let changed = commerce.upgrade(scope, &change, &attempt).await.map_err(by_price)?;
+    let upgraded = commerce.upgrade(scope, &change, &attempt).await.map_err(by_price)?;
+    let Upgraded { subscription: changed, is_news } = upgraded;
     let success = changed.pending_update.is_none();
-    if success {
+    if is_news {
         record(&state, scope, &caller, &origin, "subscription.plan_changed", Some(&offer.plan.id)).await?;
     }
     let payment_url = match (success, &changed.latest_invoice) {

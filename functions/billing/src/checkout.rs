@@ -61,7 +61,8 @@ pub(crate) struct PortalAnswer {
 ///
 /// A page of Stripe's where the organization subscribes to a plan, with promotion codes and, for a first subscription, the
 /// plan's trial. The plan counts once Stripe tells of the payment, which takes seconds. While a subscription lives it is
-/// changed by `POST /subscriptions/upgrade`, and not bought again.
+/// changed by `POST /subscriptions/upgrade`, and not bought again. One page can be paid at a time: to open another closes
+/// the one before.
 #[utoipa::path(
     post,
     path = "/api/v1/subscriptions/checkout",

@@ -3,10 +3,13 @@
 use axum::{Json as Answer, extract::State as Shared};
 use serde::Serialize;
 use tenantry_domain::{LedgerId, ledger::LedgerRow, roles::Permission, time::rfc3339};
-use tenantry_web::{ApiError, Caller, Query, cursor::Cursors};
+use tenantry_web::{
+    ApiError, Caller, Query,
+    cursor::{Cursors, ListQuery},
+};
 use utoipa::ToSchema;
 
-use crate::{ListQuery, State, refusals::ReadRefusals};
+use crate::{State, refusals::ReadRefusals};
 
 /// The balance.
 #[derive(Debug, Serialize, ToSchema)]

@@ -5,11 +5,14 @@ use serde::Serialize;
 use tenantry_domain::{roles::Permission, time::rfc3339};
 use tenantry_payments::stripe::Invoice as AtStripe;
 use tenantry_store::AccountEvent;
-use tenantry_web::{ApiError, Caller, Query, cursor::Cursors};
+use tenantry_web::{
+    ApiError, Caller, Query,
+    cursor::{Cursors, ListQuery},
+};
 use utoipa::ToSchema;
 
 use crate::{
-    ListQuery, State,
+    State,
     money::Money,
     refusals::{ReadRefusals, refused},
 };

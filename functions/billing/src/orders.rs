@@ -15,11 +15,15 @@ use tenantry_domain::{
 };
 use tenantry_payments::{Show, Vendor};
 use tenantry_store::{Origin, TenantScope};
-use tenantry_web::{ApiError, Caller, Json, Query, cursor::Cursors, origin::RequestOrigin};
+use tenantry_web::{
+    ApiError, Caller, Json, Query,
+    cursor::{Cursors, ListQuery},
+    origin::RequestOrigin,
+};
 use utoipa::ToSchema;
 
 use crate::{
-    ListQuery, State,
+    State,
     money::Money,
     refusals::{BuyRefusals, ReadRefusals, refused},
 };

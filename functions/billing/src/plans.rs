@@ -1,6 +1,6 @@
 //! `GET /subscriptions/plans`: what can be subscribed to. Open to everybody: it is what a page of prices shows.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use axum::{Json as Answer, extract::State as Shared};
 use serde::Serialize;
@@ -10,6 +10,7 @@ use tenantry_domain::{
     plans::{Interval, Plan},
 };
 use tenantry_web::{ApiError, error::Problem};
+use tokio::sync::Mutex;
 use utoipa::ToSchema;
 
 use crate::{State, money::Money};
@@ -17,38 +18,41 @@ use crate::{State, money::Money};
 /// How long what Stripe says of prices is believed. They change when somebody puts new ones up for sale.
 const FRESH: Millis = 5 * 60_000;
 
-/// Stripe's prices of the plans, as this process last saw them.
+/// How long Stripe is left alone that did not answer: the route is open, and a vendor that is down shall not get every
+/// visitor's call, three times each.
+const LEFT_ALONE: Millis = 10_000;
+
+/// Stripe's prices of the plans, as this process last saw them. The lock is held for the call, so that one asks and the
+/// others wait for what it hears.
 #[derive(Clone, Default)]
 pub(crate) struct Offers(Arc<Mutex<Option<Seen>>>);
 
-#[derive(Clone)]
 struct Seen {
     at: Millis,
+    /// How long it is not asked again.
+    holds: Millis,
     offers: Arc<[Offer]>,
 }
 
 impl Offers {
     /// The prices; the last known ones while Stripe does not answer, none when there never were any.
     pub(crate) async fn get(&self, commerce: &Commerce) -> Arc<[Offer]> {
+        let mut seen = self.0.lock().await;
         let now = commerce.store().now();
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some(seen) = &known
-            && (0..FRESH).contains(&(now - seen.at))
+        if let Some(seen) = &*seen
+            && (0..seen.holds).contains(&(now - seen.at))
         {
             return Arc::clone(&seen.offers);
         }
-        match commerce.offers().await {
-            Ok(offers) => {
-                let offers: Arc<[Offer]> = offers.into();
-                *self.0.lock().unwrap_or_else(PoisonError::into_inner) =
-                    Some(Seen { at: now, offers: Arc::clone(&offers) });
-                offers
-            }
+        let (holds, offers) = match commerce.offers().await {
+            Ok(offers) => (FRESH, offers.into()),
             Err(error) => {
                 tracing::warn!(%error, "prices are not known");
-                known.map_or_else(|| [].into(), |seen| seen.offers)
+                (LEFT_ALONE, seen.take().map_or_else(|| [].into(), |seen| seen.offers))
             }
-        }
+        };
+        *seen = Some(Seen { at: now, holds, offers: Arc::clone(&offers) });
+        offers
     }
 }
 

@@ -1,6 +1,8 @@
 //! Work that is done for every tenant on a schedule: beginning the month (`reset`), settling expired holds
-//! (`sweep`, which also ends plans whose time is over, tells of limits that are nearly used up and looks after orders), checking the books (`reconcile`), holding
-//! what was bought against what Stripe says (`payments`) and erasing what was deleted (`erase`).
+//! (`sweep`, which also ends plans whose time is over, tells of limits that are nearly used up and looks after orders),
+//! checking the books (`reconcile`), holding what was bought against what Stripe says (`payments`) and erasing what was
+//! deleted (`erase`). And two things that the operator asks for: giving money back ([`refund`]), and more shards for a
+//! tenant's meter.
 //!
 //! The schedule's event becomes one message per shard of the register ([`fan_out`]); a shard's message walks its
 //! tenants and, when the time is up, sends itself on with a cursor ([`walk`]). A tenant that needs more, because it
@@ -10,6 +12,7 @@
 
 mod events;
 mod message;
+mod refund;
 mod tenant;
 mod walk;
 
@@ -31,6 +34,7 @@ use tenantry_web::{
 };
 
 pub use message::{Job, JobQueue, Message};
+pub use refund::{Outcome, REFUND, RefundAnswer, RefundedOrder, refund};
 pub use walk::Tally;
 
 /// Alarmed upon: how often meter, records and roll-ups did not agree.
@@ -118,9 +122,11 @@ pub enum Answer {
     },
     /// To SQS.
     Batch(SqsBatchResponse),
+    /// To the operator.
+    Refund(RefundAnswer),
 }
 
-/// The Lambda handler, for the schedule's `{"job"}`, for batches of the job queue, and for an operator's
+/// The Lambda handler, for the schedule's `{"job"}`, for batches of the job queue, and for what the operator asks: refunds, and
 /// `{"tenant", "shards"}`.
 ///
 /// # Errors
@@ -139,6 +145,9 @@ pub async fn handle(state: &State, event: LambdaEvent<Value>) -> Result<Answer, 
     }
 
     let LambdaEvent { payload, context } = event;
+    if refund::is_asked_for(&payload) {
+        return Ok(Answer::Refund(refund(state, payload, &context.request_id).await));
+    }
     let unknown = |error: serde_json::Error| JobError::Unknown(error.to_string());
     if payload.get("shards").is_some() {
         let Sharded { tenant, shards } = serde_json::from_value(payload).map_err(unknown)?;

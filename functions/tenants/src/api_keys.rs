@@ -20,7 +20,7 @@ use tenantry_store::{
 };
 use tenantry_web::{
     ApiError, Caller, IfMatch, Json, Query, Tagged,
-    cursor::Cursors,
+    cursor::{Cursors, ListQuery},
     error::Problem,
     etag::changed,
     extract::{Object, OptionalJson, line},
@@ -30,7 +30,7 @@ use tenantry_web::{
 use utoipa::ToSchema;
 
 use crate::{
-    ListQuery, State,
+    State,
     acting::{Ids, change},
     budgets::{BudgetChange, MonthlyBudget, in_words},
     organizations::given,

@@ -48,7 +48,7 @@ pub(crate) struct AuditQuery {
     /// This action, like `member.removed`, or all of a kind, like `member`.
     #[param(example = "member", min_length = 1, max_length = 100)]
     action: Option<String>,
-    /// Id of a person or an API key, or `system`.
+    /// Id of a person or an API key, `system`, or `operator:` and a name.
     #[param(min_length = 1, max_length = 100)]
     actor: Option<String>,
     /// Id of what it was done to.
@@ -74,8 +74,8 @@ pub(crate) struct AuditEntry {
     /// What.
     #[schema(example = "member.role_changed")]
     action: String,
-    /// Who: id of a person or an API key, or `system`.
-    #[schema(example = "usr_068b0kx0fawcp8yv9p2zkv5a5r", pattern = "^usr_[0-9a-hjkmnp-tv-z]{25}[048cgmrw]$")]
+    /// Who: id of a person, an API key or an end customer; `system`; or `operator:` and a name, for who runs the platform.
+    #[schema(example = "usr_068b0kx0fawcp8yv9p2zkv5a5r")]
     actor: String,
     /// Id of what it was done to.
     #[schema(required)]

@@ -21,7 +21,7 @@ use tenantry_store::{Accepted, Admitted, AuditActor, Invite as Stored, Invited, 
 use tenantry_web::{
     ApiError, Caller, Code, Json, Query, Tagged,
     auth::RoleName,
-    cursor::Cursors,
+    cursor::{Cursors, ListQuery},
     error::Problem,
     mail::{Content, Language, Mail},
     origin::RequestOrigin,
@@ -30,7 +30,7 @@ use tenantry_web::{
 use utoipa::ToSchema;
 
 use crate::{
-    ListQuery, State,
+    State,
     acting::{Acting, Ids},
     members::{GivenRole, busy, role_change},
     organizations::{Organization, of_member},

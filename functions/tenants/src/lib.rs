@@ -20,18 +20,16 @@ mod refusals;
 use std::sync::Arc;
 
 use axum::{Extension, Router, extract::FromRef};
-use serde::Deserialize;
 use tenantry_store::Store;
 use tenantry_web::{
     Authenticator,
     auth::{MacKey, secret_key},
     config::{self, ConfigError, Env},
-    cursor::{CURSOR_KEY, PageLimit},
+    cursor::CURSOR_KEY,
     idempotency::{Idempotency, idempotent},
     mail::{MailQueue, SqsMailQueue},
     router::{ErrorShape, finish},
 };
-use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 /// Largest body, in bytes. The longest thing that is sent is a name.
@@ -71,20 +69,6 @@ impl FromRef<State> for Authenticator {
     fn from_ref(state: &State) -> Self {
         state.authenticator.clone()
     }
-}
-
-/// The part of a list that is asked for.
-#[derive(Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(crate) struct ListQuery {
-    /// How many items at most.
-    #[serde(default)]
-    #[param(value_type = Option<u16>, minimum = 1, maximum = 100, default = 50)]
-    pub(crate) limit: PageLimit,
-    /// `next_cursor` of the page before.
-    #[param(pattern = "^[A-Za-z0-9_-]{22,}$")]
-    pub(crate) cursor: Option<String>,
 }
 
 /// The routes with their documentation.

@@ -11,12 +11,16 @@ use tenantry_domain::{
 };
 use tenantry_store::{Change, Member as Stored, MemberChange, OfMember};
 use tenantry_web::{
-    ApiError, Caller, Code, Json, Query, auth::RoleName, cursor::Cursors, extract::Object, origin::RequestOrigin,
+    ApiError, Caller, Code, Json, Query,
+    auth::RoleName,
+    cursor::{Cursors, ListQuery},
+    extract::Object,
+    origin::RequestOrigin,
 };
 use utoipa::ToSchema;
 
 use crate::{
-    ListQuery, State,
+    State,
     acting::{Acting, Ids, change, forbidden},
     budgets::{BudgetChange, MonthlyBudget, in_words},
     organizations::given,

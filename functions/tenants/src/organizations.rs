@@ -19,7 +19,7 @@ use tenantry_store::{
 use tenantry_web::{
     ApiError, Caller, Code, IfMatch, Json, Path, Query, Tagged,
     auth::{Identity, RoleName},
-    cursor::Cursors,
+    cursor::{Cursors, ListQuery},
     error::Problem,
     etag::changed,
     extract::{Object, line},
@@ -28,7 +28,7 @@ use tenantry_web::{
 use utoipa::ToSchema;
 
 use crate::{
-    ListQuery, State,
+    State,
     acting::{Acting, Ids, change},
     budgets::{ModelBudgets, in_words},
     refusals::{ActRefusals, WriteRefusals},

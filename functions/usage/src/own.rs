@@ -128,6 +128,7 @@ pub(crate) async fn record(
         latency_ms: 0,
         first_byte_ms: None,
         request_id: trace.0.to_string(),
+        shard: 0,
         own: Some(own),
     };
     let mut headers = HeaderMap::new();

@@ -7,11 +7,11 @@ use axum::{
 use http::{StatusCode, header};
 use tenantry_domain::secret::sha256_hex;
 use tenantry_payments::{Notification, PaymentError, Vendor};
-use tenantry_web::{ApiError, error::Code, extract::body, telemetry};
+use tenantry_web::{ApiError, extract::body, telemetry};
 
 use crate::{
     Refusals, State,
-    work::{Told, not_configured},
+    work::{Told, not_believed, not_configured},
 };
 
 /// Notifications of WeChat Pay
@@ -80,9 +80,6 @@ async fn unread(state: &State, vendor: Vendor, error: PaymentError, body: &[u8])
                 Err(error) => error.into(),
             }
         }
-        error => {
-            tracing::warn!(vendor, %error, "a message is not believed");
-            ApiError::new(Code::InvalidParameter, "This is not signed by the vendor, or too old.")
-        }
+        error => not_believed(store, vendor, &error, "This is not signed by the vendor, or too old."),
     }
 }

@@ -6,7 +6,7 @@
 //!
 //! | what happens | answer | what becomes of it |
 //! |---|---|---|
-//! | not the vendor's, altered or too old | 400 | nothing is read or written |
+//! | not the vendor's, altered or too old | 400 | nothing is read or written; `WebhooksForged` |
 //! | done, now or before | 2xx, Alipay `success` | |
 //! | somebody is at it | 409 | the vendor comes again |
 //! | the database or the vendor does not answer | 503 | given back; the vendor comes again |

@@ -4,11 +4,11 @@ use axum::extract::{Request, State as Shared};
 use http::{HeaderMap, StatusCode};
 use tenantry_domain::secret::sha256_hex;
 use tenantry_payments::stripe::{Delivery, Stripe, Unreadable};
-use tenantry_web::{ApiError, error::Code, extract::body, telemetry};
+use tenantry_web::{ApiError, extract::body, telemetry};
 
 use crate::{
     Refusals, State,
-    work::{Told, not_configured},
+    work::{Told, not_believed, not_configured},
 };
 
 /// As keys and logs call it.
@@ -47,11 +47,9 @@ fn verify(state: &State, stripe: &Stripe, headers: &HeaderMap, body: &[u8]) -> R
         (Some(signature), None) => signature.to_str().unwrap_or_default(),
         _ => "",
     };
-    let now = state.commerce.store().now();
-    stripe.webhooks().verify(body, signature, now).map_err(|error| {
-        tracing::warn!(vendor = VENDOR, %error, "a message is not believed");
-        ApiError::new(Code::InvalidParameter, format!("{error}."))
-    })
+    let store = state.commerce.store();
+    let verified = stripe.webhooks().verify(body, signature, store.now());
+    verified.map_err(|error| not_believed(store, VENDOR, &error, format!("{error}.")))
 }
 
 /// To refuse it would have it delivered for three days, as unreadable as now.

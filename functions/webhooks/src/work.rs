@@ -3,7 +3,7 @@
 use std::{future::Future, time::Duration};
 
 use tenantry_commerce::{CommerceError, Handled, Mismatch};
-use tenantry_store::EventClaim;
+use tenantry_store::{EventClaim, Store};
 use tenantry_web::{ApiError, error::Code, telemetry};
 
 use crate::State;
@@ -87,6 +87,19 @@ pub(crate) fn failed(error: CommerceError) -> ApiError {
         error if error.is_transient() => unavailable(&error),
         error => ApiError::internal(error.to_string()),
     }
+}
+
+/// For what is not signed by its vendor, altered or too old: nothing is read or written, and whoever tries it is counted.
+/// One is a scanner, or a probe of WeChat Pay's; many are somebody who tries, or a wrong secret, and then nothing is heard.
+pub(crate) fn not_believed(
+    store: &Store,
+    vendor: &'static str,
+    error: &dyn std::fmt::Display,
+    told: impl Into<String>,
+) -> ApiError {
+    tracing::warn!(vendor, %error, "a message is not believed");
+    telemetry::metric(store.now(), "WebhooksForged", 1);
+    ApiError::new(Code::InvalidParameter, told)
 }
 
 /// For every path of a vendor that is not configured.

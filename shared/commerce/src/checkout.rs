@@ -2,15 +2,16 @@
 
 use tenantry_domain::{
     Millis, OrderId, SubscriptionStatus,
-    orders::{Fact, Goods, Order, Provider},
+    account::Account,
+    orders::{Fact, Goods, NewOrder, Order, Provider},
 };
 use tenantry_payments::stripe::{
     self, CheckoutMode, CheckoutSession, CheckoutStatus, Metadata, OperationKey, PaymentCheckout, PaymentIntent,
     PaymentIntentStatus, PaymentStatus, PortalSession, StripeError, SubscriptionCheckout,
 };
-use tenantry_store::{NewOrder, TenantScope};
+use tenantry_store::TenantScope;
 
-use crate::{Buyer, Commerce, CommerceError, Handled, Mismatch};
+use crate::{Buyer, Commerce, CommerceError, Handled, Mismatch, TRIES};
 
 /// Our word in metadata for the order that a payment is for.
 pub(crate) const METADATA_ORDER: &str = "order";
@@ -28,7 +29,9 @@ pub struct CheckoutPages<'a> {
 }
 
 impl Commerce {
-    /// A page where the tenant subscribes for `price`.
+    /// A page where the tenant subscribes for `price`. It is the only one: the page that was opened before is closed first,
+    /// and a page is shown once it is written down as the last one. So of two that are opened, at the same moment too, one
+    /// can be paid, and nobody pays for two subscriptions.
     ///
     /// # Errors
     /// [`CommerceError::Impossible`] while a subscription lives: that is changed, not bought again.
@@ -41,30 +44,76 @@ impl Commerce {
         pages: CheckoutPages<'_>,
         attempt: &str,
     ) -> Result<CheckoutSession, CommerceError> {
+        let (stripe, org) = (self.stripe()?, scope.org().as_str());
+        for _ in 0..TRIES {
+            let mut account = self.without_subscription(scope).await?;
+            if let Some(page) = &account.checkout {
+                self.close_page(page).await?;
+                // If that was paid, there is a subscription now.
+                account = self.without_subscription(scope).await?;
+            }
+            let checkout = SubscriptionCheckout {
+                pages: stripe::CheckoutPages {
+                    customer,
+                    org,
+                    metadata: &[],
+                    success_url: pages.success_url,
+                    cancel_url: pages.cancel_url,
+                    expires_at: None,
+                },
+                price,
+                // Once: whoever had a subscription has tried it.
+                trial_days: trial_days.filter(|_| account.subscription.is_none()),
+                promotion_codes: true,
+                automatic_tax: self.automatic_tax,
+            };
+            // A page that was closed is not to be had again: the next one is another state's.
+            let state = account.version.to_string();
+            let key = OperationKey::new("subscribe", &[org, price, attempt, &state]);
+            let opened = stripe.subscription_checkout(&checkout, &key).await?;
+            let next = Account { checkout: Some(opened.id.clone()), ..account };
+            if self.store.write_account(scope, next).await?.is_some() {
+                return Ok(opened);
+            }
+            // Nobody was shown this one, and nobody will be.
+        }
+        Err(CommerceError::Contention)
+    }
+
+    /// The account of a tenant who may subscribe.
+    async fn without_subscription(&self, scope: &TenantScope) -> Result<Account, CommerceError> {
         let account = self.store.account(scope).await?;
         let standing = account.subscription.as_ref().map(|subscription| &subscription.standing.status);
         // What was begun and not paid may be begun again.
         if standing.is_some_and(|status| !status.is_terminal() && *status != SubscriptionStatus::Incomplete) {
             return Err(CommerceError::Impossible("there is a subscription already; change it instead"));
         }
-        let org = scope.org().as_str();
-        let checkout = SubscriptionCheckout {
-            pages: stripe::CheckoutPages {
-                customer,
-                org,
-                metadata: &[],
-                success_url: pages.success_url,
-                cancel_url: pages.cancel_url,
-                expires_at: None,
-            },
-            price,
-            // Once: whoever had a subscription has tried it.
-            trial_days: trial_days.filter(|_| account.subscription.is_none()),
-            promotion_codes: true,
-            automatic_tax: self.automatic_tax,
+        Ok(account)
+    }
+
+    /// Closes a page of subscribing. What was paid there counts, whether or not Stripe has told.
+    async fn close_page(&self, page: &str) -> Result<(), CommerceError> {
+        let stripe = self.stripe()?;
+        let refused = match stripe.expire_checkout(page, &OperationKey::new("expire", &[page])).await {
+            Ok(_) => return Ok(()),
+            Err(error @ StripeError::Refused(_)) => error,
+            Err(error) => return Err(error.into()),
         };
-        let key = OperationKey::new("subscribe", &[org, price, attempt]);
-        Ok(self.stripe()?.subscription_checkout(&checkout, &key).await?)
+        let seen = match stripe.checkout(page).await {
+            Ok(seen) => seen,
+            // Of another account of Stripe's, which sells here no more.
+            Err(error) if error.is_missing() => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        match (seen.status, &seen.subscription) {
+            (Some(CheckoutStatus::Expired), _) => Ok(()),
+            (Some(CheckoutStatus::Complete), Some(subscription)) => {
+                self.sync_subscription(subscription).await?;
+                Ok(())
+            }
+            // It could be paid still.
+            _ => Err(refused.into()),
+        }
     }
 
     /// An order of a package of credits, and the page where it is paid.

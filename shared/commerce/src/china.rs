@@ -6,13 +6,13 @@
 
 use tenantry_domain::{
     Millis, OrderId, UserId,
-    orders::{Fact, Goods, Order, Provider},
+    orders::{Fact, Goods, NewOrder, Order, Provider},
 };
 use tenantry_payments::{
     Closing, Event, NewOrder as AtVendor, Notification, PaymentError, Presentation, RefundNotice, RefundState, Show,
     Trade, TradeState, Vendor,
 };
-use tenantry_store::{AuditActor, Change, NewAudit, NewOrder, Origin, TenantScope};
+use tenantry_store::{AuditActor, Change, NewAudit, Origin, TenantScope};
 
 use crate::{Commerce, CommerceError, Handled, Mismatch, reconcile::vendor_of};
 

@@ -62,7 +62,10 @@ impl Commerce {
             (Some(scope), _) => Ok(Some(scope)),
             (None, None) => Ok(None),
             // Of one that was erased Stripe still tells, its last word last.
-            (None, Some(named)) if self.store.tenant(&named).await?.is_none() => Ok(None),
+            (None, Some(named)) if self.store.tenant(&named).await?.is_none() => {
+                tracing::info!(org = %named, object, customer, "the last word of a tenant that was erased, or never was");
+                Ok(None)
+            }
             (None, Some(_)) => Err(Mismatch::of(object, "names an organization whose customer it is not").into()),
         }
     }

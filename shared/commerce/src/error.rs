@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use tenantry_domain::orders::NoRefund;
 use tenantry_payments::{PaymentError, stripe::StripeError};
 use tenantry_store::StoreError;
 use tenantry_web::queue::QueueError;
@@ -30,6 +31,9 @@ pub enum CommerceError {
     /// It cannot be done in the state that things are in; the text is for the caller.
     #[error("{0}")]
     Impossible(&'static str),
+    /// A refund is not begun.
+    #[error("{0}")]
+    NoRefund(#[from] NoRefund),
     /// Mails could not be ordered.
     #[error("{0}")]
     Mail(#[from] QueueError),
@@ -47,7 +51,9 @@ impl CommerceError {
             Self::Stripe(error) => error.is_transient(),
             Self::Payment(error) => error.is_transient(),
             Self::Mail(_) | Self::Contention => true,
-            Self::NotConfigured(_) | Self::Mismatch(_) | Self::Unknown(_) | Self::Impossible(_) => false,
+            Self::NotConfigured(_) | Self::Mismatch(_) | Self::Unknown(_) | Self::Impossible(_) | Self::NoRefund(_) => {
+                false
+            }
         }
     }
 }

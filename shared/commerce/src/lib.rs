@@ -34,7 +34,7 @@ pub use events::{Handled, Notice};
 pub use nightly::{CaughtUp, Compared};
 pub use prices::Offer;
 pub use reconcile::Swept;
-pub use subscriptions::{Change, Planned};
+pub use subscriptions::{Change, Planned, Upgraded};
 pub use top_up::{CreditRules, TopUpRule};
 
 /// How long a plan stays when a payment is late, unless the deployer says otherwise.

@@ -3,13 +3,13 @@
 
 use tenantry_domain::{
     OrderId,
-    orders::{Fact, Order, OrderState, RefundBegun},
+    orders::{Fact, Order, RefundBegun, RefundEnd, RefundWanted},
 };
 use tenantry_payments::{
     NewRefund, PaymentError, RefundState, Vendor,
     stripe::{OperationKey, PaymentRef, RefundReason, StripeError},
 };
-use tenantry_store::{NewAudit, RefundOpened, TenantScope};
+use tenantry_store::{NewAudit, TenantScope};
 
 use crate::{Commerce, CommerceError, checkout::METADATA_ORDER, reconcile::vendor_of};
 
@@ -17,31 +17,35 @@ use crate::{Commerce, CommerceError, checkout::METADATA_ORDER, reconcile::vendor
 const METADATA_REFUND: &str = "refund";
 
 impl Commerce {
-    /// Gives `amount` of an order's money back, or all that is left, in minor units. What it had bought is taken back by
-    /// the same share: credits as far as they are there, months from the end of what is paid for in advance.
+    /// Gives back some of an order's money, or all that is left. What it had bought is taken back by the same share:
+    /// credits as far as they are there, months from the end of what is paid for in advance.
     ///
-    /// The refund may still be under way afterwards ([`Order::refund`]). Who hears nothing calls again with the same
-    /// amount, or leaves it to [`Commerce::reconcile_order`].
+    /// [`Order::refunds_asked`] says what came of it: it may still be under way. Who hears nothing calls again with the same
+    /// name of it, or leaves it to [`Commerce::reconcile_order`].
     ///
     /// # Errors
-    /// [`CommerceError::Impossible`] when there is not so much left, or another refund is under way.
+    /// [`CommerceError::NoRefund`] when it is not begun.
     pub async fn refund(
         &self,
         scope: &TenantScope,
         order: &OrderId,
-        amount: Option<u64>,
-        reason: &str,
+        wanted: &RefundWanted<'_>,
         audit: &NewAudit<'_>,
     ) -> Result<Order, CommerceError> {
         let order = self.order(scope, order).await?;
-        // Given first, or a refund of what was never given would be taken from other credits.
-        let order = self.settle(scope, order).await?;
-        match self.store.begin_refund(scope, &order.id, amount, reason, audit).await? {
-            RefundOpened::Begun(order) => self.go_on_refunding(scope, *order).await,
-            RefundOpened::TooMuch if order.state() == OrderState::Refunded => Ok(order),
-            RefundOpened::TooMuch => Err(CommerceError::Impossible("there is not so much left to refund")),
-            RefundOpened::Busy => Err(CommerceError::Impossible("another refund of this order is under way")),
+        // A refund that is begun and cannot be asked for would stay so.
+        match vendor_of(order.provider) {
+            Some(vendor) => drop(self.payment(vendor)?),
+            None => drop(self.stripe()?),
         }
+        // Paid and given first, or a refund of what was never given would be taken from other credits.
+        let order = self.look(scope, order).await?;
+        let order = self.store.begin_refund(scope, &order.id, wanted, audit).await??;
+        let asked = order.refunds_asked.get(wanted.operation);
+        if order.refund.as_ref().map(|begun| begun.number) == asked.map(|asked| asked.number) {
+            return self.go_on_refunding(scope, order).await;
+        }
+        self.settle(scope, order).await
     }
 
     /// Asks for the refund that is under way, as often as it takes.
@@ -57,7 +61,7 @@ impl Commerce {
                 error @ (CommerceError::Payment(PaymentError::Refused { .. } | PaymentError::Invalid(_))
                 | CommerceError::Stripe(StripeError::Refused(_))),
             ) => {
-                self.store.end_refund(scope, &order.id, begun.number, None).await?;
+                self.store.end_refund(scope, &order.id, begun.number, RefundEnd::Refused, None).await?;
                 Err(error)
             }
             Err(error) => Err(error),
@@ -87,10 +91,13 @@ impl Commerce {
             Vendor::Alipay => Fact::RefundedTo { total: begun.total },
         };
         match made.state {
-            RefundState::Succeeded => Ok(self.store.end_refund(scope, &order.id, begun.number, Some(&done)).await?),
+            RefundState::Succeeded => {
+                let made = RefundEnd::Made;
+                Ok(self.store.end_refund(scope, &order.id, begun.number, made, Some(&done)).await?)
+            }
             RefundState::Closed => {
                 tracing::error!(org = %scope.org(), order = %order.id, "the vendor closed a refund; it needs a new one");
-                Ok(self.store.end_refund(scope, &order.id, begun.number, None).await?)
+                Ok(self.store.end_refund(scope, &order.id, begun.number, RefundEnd::Refused, None).await?)
             }
             RefundState::Processing | RefundState::Absent => Ok(order.clone()),
             RefundState::Abnormal | RefundState::Unknown(_) => {
@@ -112,16 +119,21 @@ impl Commerce {
         let number = begun.number.to_string();
         // Stripe forgets keys after a day; metadata stay.
         let made = stripe.refunds_of(payment).await?;
-        if !made.iter().any(|refund| refund.metadata.get(METADATA_REFUND) == Some(&number)) {
-            // The whole is the whole payment, taxes too.
-            let amount = (begun.amount < order.amount).then(|| i64::try_from(begun.amount).unwrap_or(i64::MAX));
-            let words = [(METADATA_ORDER, order.id.as_str()), (METADATA_REFUND, number.as_str())];
-            let key = OperationKey::new("refund", &[order.id.as_str(), &number]);
-            stripe.refund(payment, amount, Some(RefundReason::RequestedByCustomer), &words, &key).await?;
-        }
+        let made = made.into_iter().find(|refund| refund.metadata.get(METADATA_REFUND) == Some(&number));
+        let made = match made {
+            Some(made) => made,
+            None => {
+                // The last of it is all that is left of the payment, taxes too.
+                let amount = (begun.total < order.amount).then(|| i64::try_from(begun.amount).unwrap_or(i64::MAX));
+                let words = [(METADATA_ORDER, order.id.as_str()), (METADATA_REFUND, number.as_str())];
+                let key = OperationKey::new("refund", &[order.id.as_str(), &number]);
+                stripe.refund(payment, amount, Some(RefundReason::RequestedByCustomer), &words, &key).await?
+            }
+        };
         let intent = stripe.payment_intent(&paid.payment).await?;
         self.take_back_order(scope, order.clone(), &intent).await?;
-        Ok(self.store.end_refund(scope, &order.id, begun.number, None).await?)
+        let end = if made.took_money() { RefundEnd::Made } else { RefundEnd::Refused };
+        Ok(self.store.end_refund(scope, &order.id, begun.number, end, None).await?)
     }
 }
 

@@ -30,6 +30,15 @@ pub struct Change<'a> {
     pub as_of: Option<Millis>,
 }
 
+/// What came of a change.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Upgraded {
+    /// The subscription after it.
+    pub subscription: stripe::Subscription,
+    /// Whether it is for another price than it was as far as we knew.
+    pub is_news: bool,
+}
+
 impl Commerce {
     /// Brings the tenant's account to where the subscription `id` is at Stripe now. `None` when it is none of ours.
     ///
@@ -158,19 +167,21 @@ impl Commerce {
         scope: &TenantScope,
         change: &Change<'_>,
         attempt: &str,
-    ) -> Result<stripe::Subscription, CommerceError> {
+    ) -> Result<Upgraded, CommerceError> {
+        let known = self.store.account(scope).await?.subscription;
         let seen = self.subscription(scope).await?;
         let item = only_item(&seen)?;
         // It was asked for before, and the answer was lost: it may be repeated, like everything here.
         if item.price.id == change.price && seen.pending_update.is_none() {
             self.sync_subscription(&seen.id).await?;
-            return Ok(seen);
+            let is_news = known.is_some_and(|known| known.price != change.price);
+            return Ok(Upgraded { subscription: seen, is_news });
         }
         let key = OperationKey::new("upgrade", &[&seen.id, change.price, attempt]);
         let price = price_change(&seen, item, change);
         let changed = self.stripe()?.change_price(&price, PaymentBehavior::Pending, &key).await?;
         self.sync_subscription(&changed.id).await?;
-        Ok(changed)
+        Ok(Upgraded { is_news: changed.pending_update.is_none(), subscription: changed })
     }
 
     /// Ends the subscription with its period, or now.

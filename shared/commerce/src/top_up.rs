@@ -8,11 +8,11 @@
 use tenantry_domain::{
     Millis, OrderId,
     credit_watch::{CreditWatch, TopUp},
-    orders::{Fact, Goods, Order, OrderState, Provider},
+    orders::{Fact, Goods, NewOrder, Order, OrderState, Provider},
     time::Period,
 };
 use tenantry_payments::stripe::{OperationKey, PaymentIntent, PaymentIntentStatus, SavedMethodCharge, StripeError};
-use tenantry_store::{AuditActor, Change, NewAudit, NewOrder, Origin, TenantScope};
+use tenantry_store::{AuditActor, Change, NewAudit, Origin, TenantScope};
 use tenantry_web::mail::MailQueue;
 
 use crate::{Buyer, Commerce, CommerceError, Handled, Mismatch, Notice, TRIES, checkout::METADATA_ORDER};

@@ -45,6 +45,8 @@ pub struct Account {
     pub customer: Option<String>,
     /// The subscription that counts.
     pub subscription: Option<Subscription>,
+    /// The vendor's id of the page that was opened last for subscribing. No other one can be paid.
+    pub checkout: Option<String>,
     /// Months paid for in advance.
     pub prepaid: Option<Prepaid>,
     /// The plan that followed from it all when this state was written; the first plan when there is none.

@@ -186,6 +186,88 @@ pub struct RefundBegun {
     pub reason: String,
 }
 
+/// A refund that is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RefundWanted<'a> {
+    /// What whoever wants it calls it. The same name of the same order is the same refund, however often it is asked for.
+    pub operation: &'a str,
+    /// What is to go back, in minor units; all that is left when none.
+    pub amount: Option<u64>,
+    /// What the payer reads.
+    pub reason: &'a str,
+}
+
+/// A refund that was begun under a name, for as long as its order is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RefundAsked {
+    /// Which one of the order's.
+    pub number: u32,
+    /// What it gives back, in minor units.
+    pub amount: u64,
+    /// How it ended, once it has.
+    pub end: Option<RefundEnd>,
+}
+
+/// How a refund ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RefundEnd {
+    /// The vendor gave the money back.
+    Made,
+    /// The vendor said no: nothing went back, and nothing will.
+    Refused,
+}
+
+/// Why a refund is not begun.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NoRefund {
+    /// There is nothing to give back.
+    #[error("the order is not paid")]
+    NotPaid,
+    /// There is nothing left to give back.
+    #[error("all of the order's money has gone back")]
+    AllBack,
+    /// There is not so much left.
+    #[error("only {left} of the order's money are left to refund")]
+    TooMuch {
+        /// What is, in minor units.
+        left: u64,
+    },
+    /// One refund of an order is under way at a time.
+    #[error("another refund of this order is under way, of {amount}")]
+    Busy {
+        /// What it gives back, in minor units.
+        amount: u64,
+    },
+    /// The name is taken.
+    #[error("that is the name of a refund of {amount}")]
+    OtherAmount {
+        /// What that gives back, in minor units.
+        amount: u64,
+    },
+    /// The refund of this name was begun, and the vendor said no.
+    #[error("the vendor has refused the refund of that name")]
+    Refused,
+}
+
+/// An order to be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewOrder {
+    /// Its name.
+    pub id: OrderId,
+    /// Who takes the money.
+    pub provider: Provider,
+    /// What is ordered.
+    pub goods: Goods,
+    /// What it costs, in minor units.
+    pub amount: u64,
+    /// ISO 4217, lower case.
+    pub currency: String,
+    /// How long the payer has.
+    pub expires_at: Millis,
+    /// Who orders it.
+    pub created_by: UserId,
+}
+
 /// An order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Order {
@@ -231,12 +313,44 @@ pub struct Order {
     pub refund: Option<RefundBegun>,
     /// How many were begun.
     pub refunds_begun: u32,
+    /// Those of them that were asked for by name.
+    pub refunds_asked: BTreeMap<String, RefundAsked>,
 
     /// Counts the states.
     pub version: u64,
 }
 
 impl Order {
+    /// The order at `now`, from the catalogue of that version; nobody was told anything of it yet.
+    #[must_use]
+    pub fn new(new: NewOrder, catalogue: u32, now: Millis) -> Self {
+        let NewOrder { id, provider, goods, amount, currency, expires_at, created_by } = new;
+        Self {
+            id,
+            provider,
+            goods,
+            amount,
+            currency,
+            catalogue,
+            created_at: now,
+            expires_at,
+            created_by,
+            vendor_id: None,
+            show: None,
+            paid: None,
+            unpaid: None,
+            refunded_to: 0,
+            refunds: BTreeMap::new(),
+            fulfilled: false,
+            taken_back: 0,
+            taking_back: None,
+            refund: None,
+            refunds_begun: 0,
+            refunds_asked: BTreeMap::new(),
+            version: 1,
+        }
+    }
+
     /// The order with one more fact. In whatever order facts come, and however often, the end is the same.
     #[must_use]
     pub fn with(mut self, fact: &Fact) -> Self {
@@ -308,32 +422,54 @@ impl Order {
         pro_rata(whole, self.amount, to).saturating_sub(pro_rata(whole, self.amount, from))
     }
 
-    /// The order with a refund of `amount` begun, or of all that is left; `None` when there is not so much left, or
-    /// nothing, or another refund is under way. One that is the same goes on.
-    #[must_use]
-    pub fn with_refund(&self, amount: Option<u64>, reason: &str) -> Option<Self> {
+    /// The order with a refund begun. As it is, when that was begun before: [`Order::refunds_asked`] says what came of it.
+    ///
+    /// # Errors
+    /// [`NoRefund`].
+    pub fn with_refund(&self, wanted: &RefundWanted<'_>) -> Result<Self, NoRefund> {
+        if let Some(asked) = self.refunds_asked.get(wanted.operation) {
+            return match asked.end {
+                _ if wanted.amount.is_some_and(|amount| amount != asked.amount) => {
+                    Err(NoRefund::OtherAmount { amount: asked.amount })
+                }
+                Some(RefundEnd::Refused) => Err(NoRefund::Refused),
+                Some(RefundEnd::Made) | None => Ok(self.clone()),
+            };
+        }
         if let Some(begun) = &self.refund {
-            return (amount.is_none_or(|amount| amount == begun.amount)).then(|| self.clone());
+            return Err(NoRefund::Busy { amount: begun.amount });
+        }
+        if self.paid.is_none() {
+            return Err(NoRefund::NotPaid);
         }
         let left = self.amount - self.refunded();
-        let amount = amount.unwrap_or(left);
-        if self.paid.is_none() || amount == 0 || amount > left {
-            return None;
+        let amount = wanted.amount.unwrap_or(left);
+        if left == 0 {
+            return Err(NoRefund::AllBack);
+        }
+        if amount == 0 || amount > left {
+            return Err(NoRefund::TooMuch { left });
         }
         let (number, total) = (self.refunds_begun + 1, self.refunded() + amount);
-        let refund = Some(RefundBegun { number, amount, total, reason: reason.to_owned() });
-        Some(Self { refund, refunds_begun: number, ..self.clone() })
+        let mut next = Self { refunds_begun: number, ..self.clone() };
+        next.refund = Some(RefundBegun { number, amount, total, reason: wanted.reason.to_owned() });
+        next.refunds_asked.insert(wanted.operation.to_owned(), RefundAsked { number, amount, end: None });
+        Ok(next)
     }
 
     /// The order with refund `number` ended, and what came of it. Unchanged when that is not under way.
     #[must_use]
-    pub fn with_refund_ended(self, number: u32, fact: Option<&Fact>) -> Self {
-        match &self.refund {
-            Some(begun) if begun.number == number => {
-                let next = Self { refund: None, ..self };
-                fact.map_or_else(|| next.clone(), |fact| next.clone().with(fact))
-            }
-            _ => self,
+    pub fn with_refund_ended(mut self, number: u32, end: RefundEnd, fact: Option<&Fact>) -> Self {
+        if self.refund.as_ref().is_none_or(|begun| begun.number != number) {
+            return self;
+        }
+        self.refund = None;
+        for asked in self.refunds_asked.values_mut().filter(|asked| asked.number == number) {
+            asked.end = Some(end);
+        }
+        match fact {
+            Some(fact) => self.with(fact),
+            None => self,
         }
     }
 

@@ -3,29 +3,16 @@ use proptest::prelude::*;
 use super::*;
 
 fn order() -> Order {
-    Order {
+    let new = NewOrder {
         id: OrderId::from_short("01ka00000000000000000000r0").unwrap(),
         provider: Provider::WeChat,
         goods: Goods::Package { id: "small".into(), credits: 1_000, expires_after_days: None },
         amount: 300,
         currency: "cny".into(),
-        catalogue: 1,
-        created_at: 5,
         expires_at: 10,
         created_by: UserId::from_short("01ka00000000000000000000r0").unwrap(),
-        vendor_id: None,
-        show: None,
-        paid: None,
-        unpaid: None,
-        refunded_to: 0,
-        refunds: BTreeMap::new(),
-        fulfilled: false,
-        taken_back: 0,
-        taking_back: None,
-        refund: None,
-        refunds_begun: 0,
-        version: 1,
-    }
+    };
+    Order::new(new, 1, 5)
 }
 
 fn paid() -> Fact {
@@ -122,19 +109,33 @@ fn what_is_left_to_do_is_known() {
     assert!(more.with_taken_back(300).is_settled());
 }
 
+fn wanted(operation: &str, amount: Option<u64>) -> RefundWanted<'_> {
+    RefundWanted { operation, amount, reason: "late" }
+}
+
 #[test]
 fn one_refund_is_under_way_at_a_time() {
-    assert_eq!(order().with_refund(None, ""), None, "not paid");
+    let refused = |order: &Order, operation, amount| order.with_refund(&wanted(operation, amount)).unwrap_err();
+    assert_eq!(refused(&order(), "a", None), NoRefund::NotPaid);
     let order = Order { fulfilled: true, ..order().with(&paid()) };
-    assert_eq!(order.with_refund(Some(301), ""), None);
-    assert_eq!(order.with_refund(Some(0), ""), None);
-    let first = order.with_refund(Some(100), "late").unwrap();
+    assert_eq!(refused(&order, "a", Some(301)), NoRefund::TooMuch { left: 300 });
+    assert_eq!(refused(&order, "a", Some(0)), NoRefund::TooMuch { left: 300 });
+    let first = order.with_refund(&wanted("a", Some(100))).unwrap();
     assert_eq!(first.refund.as_ref().map(|refund| (refund.number, refund.total)), Some((1, 100)));
-    assert_eq!(first.with_refund(Some(100), "late"), Some(first.clone()), "the same goes on");
-    assert_eq!(first.with_refund(Some(200), "late"), None);
-    assert_eq!(first.clone().with_refund_ended(2, None), first);
-    let dropped = first.clone().with_refund_ended(1, None);
-    assert_eq!((dropped.refunded(), dropped.with_refund(None, "").unwrap().refund.unwrap().number), (0, 2));
-    let done = first.with_refund_ended(1, Some(&Fact::RefundedTo { total: 100 }));
-    assert_eq!(done.with_refund(None, "").unwrap().refund.map(|refund| (refund.number, refund.amount)), Some((2, 200)));
+    for amount in [Some(100), None] {
+        assert_eq!(first.with_refund(&wanted("a", amount)), Ok(first.clone()), "the same goes on");
+    }
+    assert_eq!(refused(&first, "a", Some(200)), NoRefund::OtherAmount { amount: 100 });
+    assert_eq!(refused(&first, "b", Some(100)), NoRefund::Busy { amount: 100 });
+    assert_eq!(first.clone().with_refund_ended(2, RefundEnd::Made, None), first);
+    let dropped = first.clone().with_refund_ended(1, RefundEnd::Refused, None);
+    assert_eq!((dropped.refunded(), refused(&dropped, "a", Some(100))), (0, NoRefund::Refused));
+    assert_eq!(dropped.with_refund(&wanted("b", None)).unwrap().refund.unwrap().number, 2);
+    let done = first.with_refund_ended(1, RefundEnd::Made, Some(&Fact::RefundedTo { total: 100 }));
+    assert_eq!(done.with_refund(&wanted("a", Some(100))), Ok(done.clone()), "it is made once");
+    let second = done.with_refund(&wanted("b", None)).unwrap();
+    assert_eq!(second.refund.as_ref().map(|refund| (refund.number, refund.amount)), Some((2, 200)));
+    let all = second.with_refund_ended(2, RefundEnd::Made, Some(&Fact::RefundedTo { total: 300 }));
+    assert_eq!(refused(&all, "c", None), NoRefund::AllBack);
+    assert_eq!(all.with_refund(&wanted("a", None)), Ok(all.clone()));
 }

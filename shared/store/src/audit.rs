@@ -38,9 +38,17 @@ pub enum AuditActor {
     TenantUser(TenantUserId),
     /// The platform itself, on a schedule.
     System,
+    /// Whoever runs the platform: `operator:` and a name. Owners of the tenant read it.
+    Operator(String),
 }
 
 impl AuditActor {
+    /// The operator of this name.
+    #[must_use]
+    pub fn operator(name: &str) -> Self {
+        Self::Operator(format!("operator:{name}"))
+    }
+
     /// The id that rows carry.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -49,6 +57,7 @@ impl AuditActor {
             Self::Key(key) => key.as_str(),
             Self::TenantUser(user) => user.as_str(),
             Self::System => "system",
+            Self::Operator(name) => name,
         }
     }
 }
@@ -88,7 +97,7 @@ pub struct AuditRow {
     pub at: String,
     /// What was done.
     pub action: String,
-    /// Who did it: the id of a person or a key, or `system`.
+    /// Who did it: the id of a person or a key, `system`, or `operator:` and a name.
     pub actor: String,
     /// The id of what it was done to.
     pub target: Option<String>,

@@ -178,6 +178,7 @@ fn account_item(scope: &TenantScope, account: &Account) -> Item {
         .text("org", scope.org().as_str())
         .number("version", account.version)
         .optional("customer", account.customer.as_deref())
+        .optional("checkout", account.checkout.as_deref())
         .optional("plan", account.plan.as_deref());
     if let Some(until) = account.plan_until {
         item = item.number("plan_until", until);
@@ -234,6 +235,7 @@ pub(crate) fn read_account(item: &Item) -> Result<Account> {
     Ok(Account {
         customer: owned(reader.optional_text("customer")?),
         subscription,
+        checkout: owned(reader.optional_text("checkout")?),
         prepaid,
         plan: owned(reader.optional_text("plan")?),
         plan_until: reader.optional_number("plan_until")?,

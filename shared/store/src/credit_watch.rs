@@ -5,11 +5,11 @@ use aws_sdk_dynamodb::types::{AttributeValue, Put, TransactWriteItem};
 use tenantry_domain::{
     credit_watch::{CreditWatch, TopUp},
     metering::Meter,
-    orders::Order,
+    orders::{NewOrder, Order},
 };
 
 use crate::{
-    NewAudit, NewOrder, Store, TenantScope,
+    NewAudit, Store, TenantScope,
     db::{CONFLICT_TRIES, Transacted, back_off, build},
     error::{Result, StoreError},
     item::{Item, NewItem, Reader, n},

@@ -61,7 +61,7 @@ pub use ledger::{Booked, NewLedgerRow};
 pub use mails::MailClaim;
 pub use members::{Member, MemberChange, OfMember};
 pub use meter::{Admission, Planned, Refused, Reservation, SettleOutcome, Terms, WithinBudget};
-pub use orders::{DueOrder, NewOrder, OrderChanged, RefundOpened};
+pub use orders::{DueOrder, OrderChanged};
 pub use organizations::{MemberOf, Membership, Organization, OrganizationChange};
 pub use own::{MOST_RESOURCES, OwnRecorded, RecordKey};
 pub use reconcile::{Difference, Look, Repair, Suspicion, TimeIsUp};

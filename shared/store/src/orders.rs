@@ -8,8 +8,11 @@ use std::collections::{BTreeMap, HashMap};
 
 use aws_sdk_dynamodb::types::{AttributeValue, Delete, Put, TransactWriteItem};
 use tenantry_domain::{
-    Millis, OrderId, UserId,
-    orders::{Fact, Goods, Order, Paid, Provider, RefundBegun, Unpaid},
+    OrderId,
+    orders::{
+        Fact, Goods, NewOrder, NoRefund, Order, Paid, Provider, RefundAsked, RefundBegun, RefundEnd, RefundWanted,
+        Unpaid,
+    },
 };
 
 use crate::{
@@ -20,25 +23,6 @@ use crate::{
     keys,
 };
 
-/// An order to be made.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NewOrder {
-    /// Its name.
-    pub id: OrderId,
-    /// Who takes the money.
-    pub provider: Provider,
-    /// What is ordered.
-    pub goods: Goods,
-    /// What it costs, in minor units.
-    pub amount: u64,
-    /// ISO 4217, lower case.
-    pub currency: String,
-    /// How long the payer has.
-    pub expires_at: Millis,
-    /// Who orders it.
-    pub created_by: UserId,
-}
-
 /// What became of an order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OrderChanged {
@@ -46,17 +30,6 @@ pub struct OrderChanged {
     pub order: Order,
     /// As it was, when it is another.
     pub before: Option<Box<Order>>,
-}
-
-/// How the beginning of a refund ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum RefundOpened {
-    /// It is under way, by this call or one before that was the same.
-    Begun(Box<Order>),
-    /// There is not so much left to refund, or the order is not paid.
-    TooMuch,
-    /// Another one is under way.
-    Busy,
 }
 
 /// An order that has something left to do.
@@ -83,30 +56,7 @@ impl Store {
     }
 
     pub(crate) fn new_order(&self, new: &NewOrder) -> Order {
-        let NewOrder { id, provider, goods, amount, currency, expires_at, created_by } = new.clone();
-        Order {
-            id,
-            provider,
-            goods,
-            amount,
-            currency,
-            catalogue: self.plans.version(),
-            created_at: self.now(),
-            expires_at,
-            created_by,
-            vendor_id: None,
-            show: None,
-            paid: None,
-            unpaid: None,
-            refunded_to: 0,
-            refunds: BTreeMap::new(),
-            fulfilled: false,
-            taken_back: 0,
-            taking_back: None,
-            refund: None,
-            refunds_begun: 0,
-            version: 1,
-        }
+        Order::new(new.clone(), self.plans.version(), self.now())
     }
 
     /// The order, whose it is, that it is due, and the row of the audit log.
@@ -205,38 +155,34 @@ impl Store {
         Ok(self.change_order(scope, order, |order| order.with_taken_back(to)).await?.order)
     }
 
-    /// Begins a refund of `amount`, or of all that is left, and writes the row of the audit log that says so.
+    /// Begins a refund, and writes the row of the audit log that says so; or finds it begun by a call before.
     ///
     /// # Errors
-    /// As for [`Store::order_fact`].
+    /// As for [`Store::order_fact`]; [`NoRefund`] when that cannot be.
     pub async fn begin_refund(
         &self,
         scope: &TenantScope,
         order: &OrderId,
-        amount: Option<u64>,
-        reason: &str,
+        wanted: &RefundWanted<'_>,
         audit: &NewAudit<'_>,
-    ) -> Result<RefundOpened> {
+    ) -> Result<std::result::Result<Order, NoRefund>> {
         for attempt in 0..CONFLICT_TRIES {
             let order = self.order_or_corrupt(scope, order).await?;
-            let Some(next) = order.with_refund(amount, reason) else {
-                return Ok(if order.refund.is_some() { RefundOpened::Busy } else { RefundOpened::TooMuch });
+            let next = match order.with_refund(wanted) {
+                Ok(next) if next != order => Order { version: order.version + 1, ..next },
+                known => return Ok(known),
             };
-            if next == order {
-                return Ok(RefundOpened::Begun(Box::new(order)));
-            }
-            let next = Order { version: order.version + 1, ..next };
             let mut writes = self.order_writes(scope, &next)?;
             writes.push(self.audit_write(scope, audit)?);
             if let Transacted::Done = self.transact(writes).await? {
-                return Ok(RefundOpened::Begun(Box::new(next)));
+                return Ok(Ok(next));
             }
             back_off(attempt).await;
         }
         Err(StoreError::Contention)
     }
 
-    /// Ends refund `number`, with what came of it; nothing did when there is no fact.
+    /// Ends refund `number`, with what came of it.
     ///
     /// # Errors
     /// As for [`Store::order_fact`].
@@ -245,9 +191,10 @@ impl Store {
         scope: &TenantScope,
         order: &OrderId,
         number: u32,
+        end: RefundEnd,
         fact: Option<&Fact>,
     ) -> Result<Order> {
-        Ok(self.change_order(scope, order, |order| order.with_refund_ended(number, fact)).await?.order)
+        Ok(self.change_order(scope, order, |order| order.with_refund_ended(number, end, fact)).await?.order)
     }
 
     async fn order_or_corrupt(&self, scope: &TenantScope, order: &OrderId) -> Result<Order> {
@@ -354,7 +301,35 @@ fn order_item(scope: &TenantScope, order: &Order) -> Item {
         let begun: HashMap<_, _> = begun.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         item = item.set("refund", AttributeValue::M(begun));
     }
+    if !order.refunds_asked.is_empty() {
+        let asked = order.refunds_asked.iter().map(|(operation, asked)| (operation.clone(), asked_item(asked)));
+        item = item.set("refunds_asked", AttributeValue::M(asked.collect()));
+    }
     item.build()
+}
+
+fn asked_item(RefundAsked { number, amount, end }: &RefundAsked) -> AttributeValue {
+    let mut item = HashMap::from([("number".to_owned(), n(number)), ("amount".to_owned(), n(amount))]);
+    item.extend(end.map(|end| ("end".to_owned(), s(refund_end_word(end)))));
+    AttributeValue::M(item)
+}
+
+fn read_asked(stored: &AttributeValue, order: &Reader<'_>) -> Result<RefundAsked> {
+    let stored = Reader(stored.as_m().map_err(|_| order.corrupt("a refund that was asked for is no map"))?);
+    let end = match stored.optional_text("end")? {
+        None => None,
+        Some("made") => Some(RefundEnd::Made),
+        Some("refused") => Some(RefundEnd::Refused),
+        Some(_) => return Err(order.corrupt("a refund ended in an unknown way")),
+    };
+    Ok(RefundAsked { number: stored.number("number")?, amount: stored.number("amount")?, end })
+}
+
+const fn refund_end_word(end: RefundEnd) -> &'static str {
+    match end {
+        RefundEnd::Made => "made",
+        RefundEnd::Refused => "refused",
+    }
 }
 
 const fn unpaid_word(unpaid: Unpaid) -> &'static str {
@@ -404,6 +379,12 @@ pub(crate) fn read_order(item: &Item) -> Result<Order> {
             })
         }
     };
+    let mut refunds_asked = BTreeMap::new();
+    if let Some(stored) = item.get("refunds_asked") {
+        for (operation, asked) in stored.as_m().map_err(|_| reader.corrupt("refunds that were asked for are no map"))? {
+            refunds_asked.insert(operation.clone(), read_asked(asked, &reader)?);
+        }
+    }
     Ok(Order {
         id: reader.parsed("id")?,
         provider: Provider::parse(reader.text("provider")?).ok_or_else(|| reader.corrupt("unknown provider"))?,
@@ -425,6 +406,7 @@ pub(crate) fn read_order(item: &Item) -> Result<Order> {
         taking_back: reader.optional_number("taking_back")?,
         refund,
         refunds_begun: reader.number("refunds_begun")?,
+        refunds_asked,
         version: reader.number("version")?,
     })
 }

@@ -21,6 +21,10 @@ const CLAIMED_FOR: Millis = 90_000;
 /// lists of events reach back 30.
 const REMEMBERED: i64 = 40 * 24 * 3600;
 
+/// How long what people shall look at is kept, in seconds. It tells of persons, and nobody knows for sure of whose
+/// customers: so nothing of it outlasts the erasure of a tenant by more than this.
+const KEPT: i64 = 14 * 24 * 3600;
+
 /// Whose event it is now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EventClaim {
@@ -134,7 +138,7 @@ impl Store {
             .optional("why", why)
             .set("at", n(self.now()))
             .set("vendor", s(vendor))
-            .number(TTL, self.now().div_euclid(1000) + REMEMBERED)
+            .number(TTL, self.now().div_euclid(1000) + KEPT)
             .build();
         self.db.put_item().table_name(&*self.table).set_item(Some(item)).send().await.map_err(StoreError::from_sdk)?;
         Ok(())

@@ -2,6 +2,7 @@
 
 use data_encoding::BASE64URL_NOPAD;
 use serde::{Deserialize, Deserializer};
+use utoipa::IntoParams;
 
 use crate::{
     auth::MacKey,
@@ -29,6 +30,20 @@ impl<'de> Deserialize<'de> for PageLimit {
         let number = text.parse().ok().filter(|number| (1..=100).contains(number));
         number.map(Self).ok_or_else(|| serde::de::Error::custom("must be a whole number from 1 to 100"))
     }
+}
+
+/// The part of a list that is asked for.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct ListQuery {
+    /// How many items at most.
+    #[serde(default)]
+    #[param(value_type = Option<u16>, minimum = 1, maximum = 100, default = 50)]
+    pub limit: PageLimit,
+    /// `next_cursor` of the page before.
+    #[param(pattern = "^[A-Za-z0-9_-]{22,}$")]
+    pub cursor: Option<String>,
 }
 
 /// Seals and opens cursors of one list of one tenant.

@@ -1,6 +1,7 @@
 //! What is done about payments on a schedule: plans whose time is over, orders that nobody told the end of, the nightly
 //! comparison with Stripe, and the end of a customer who is erased.
 
+mod refunds;
 mod top_up;
 
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use tenantry_store::Origin;
 use tenantry_tests::{
     http::text,
     jobs::Jobs,
+    log::Log,
     platform::{Platform, Setup, Tenant, TestClock},
 };
 use tenantry_web::config::Env;
@@ -415,7 +417,11 @@ async fn who_is_erased_does_not_go_on_paying() {
     assert_eq!(left(&stage), 0);
     // Again, there is nothing to do; and a month later nothing was paid.
     stage.platform.host().run_job(Job::Erase).await;
-    stage.lose();
+    // Its last words are about nobody: they are taken, change nothing, and wake nobody.
+    let log = Log::capture();
+    stage.tell().await;
+    assert_eq!(left(&stage), 0);
+    assert!(log.text().contains("the last word of a tenant that was erased"), "{}", log.text());
     stage.advance(40 * DAY);
     let kinds: Vec<_> = stage.stripe.take_events().into_iter().map(|told| told.kind).collect();
     assert!(!kinds.iter().any(|kind| kind.starts_with("invoice")), "{kinds:?}");

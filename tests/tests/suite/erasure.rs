@@ -5,12 +5,12 @@ use http::Method;
 use serde_json::{Value, json};
 use tenantry_domain::{
     OrderId, RequestId,
-    orders::{Goods, Provider},
+    orders::{Goods, NewOrder, Provider},
     secret::sha256_hex,
     usage::UsageEvent,
 };
 use tenantry_quota_reset::Job;
-use tenantry_store::{AuditActor, NewAudit, NewOrder, Origin};
+use tenantry_store::{AuditActor, NewAudit, Origin};
 use tenantry_tests::{
     accounts::token_in,
     http::{problem, text},

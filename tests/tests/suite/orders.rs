@@ -7,13 +7,13 @@ use serde_json::Value;
 use tenantry_commerce::{Buyer, ChinaOrder, Commerce, CommerceError, Wanted};
 use tenantry_domain::{
     OrderId,
-    orders::{Fact, Goods, Order, OrderState, Provider},
+    orders::{Fact, Goods, NewOrder, NoRefund, Order, OrderState, Provider, RefundEnd, RefundWanted},
     time::months_later,
 };
 use tenantry_payments::{
     Event, Notification, Presentation, Receipt, RefundNotice, RefundState, Show, Trade, TradeState, Vendor,
 };
-use tenantry_store::{AuditActor, AuditFilter, NewAudit, NewLedgerRow, NewOrder, Origin, Store};
+use tenantry_store::{AuditActor, AuditFilter, NewAudit, NewLedgerRow, Origin, Store};
 use tenantry_tests::{
     alipay::{APP, Alipay, MERCHANT, SELLER, WECHAT_APP},
     http::text,
@@ -77,9 +77,9 @@ impl Stage {
         self.commerce.order(&self.tenant.scope, &order.id).await.unwrap()
     }
 
-    async fn refund(&self, order: &Order, amount: Option<u64>) -> Result<Order, CommerceError> {
-        let audit = self.audit("order.refunded");
-        self.commerce.refund(&self.tenant.scope, &order.id, amount, "late", &audit).await
+    async fn refund(&self, order: &Order, operation: &str, amount: Option<u64>) -> Result<Order, CommerceError> {
+        let wanted = RefundWanted { operation, amount, reason: "late" };
+        self.commerce.refund(&self.tenant.scope, &order.id, &wanted, &self.audit("order.refund_begun")).await
     }
 
     async fn hear(&self, event: Event) -> Result<tenantry_commerce::Handled, CommerceError> {
@@ -300,32 +300,33 @@ async fn a_crash_anywhere_is_mended_by_the_next_look() {
 async fn a_refund_takes_back_its_share_once_whatever_is_lost_on_the_way() {
     let stage = Stage::set().await;
     let order = stage.order(PACKAGE).await;
-    assert!(matches!(stage.refund(&order, None).await, Err(CommerceError::Impossible(_))), "not paid");
+    let refused = async |operation, amount| match stage.refund(&order, operation, amount).await {
+        Err(CommerceError::NoRefund(why)) => why,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(refused("a", None).await, NoRefund::NotPaid);
     assert!(stage.alipay.pay(order.id.as_str()));
-    stage.commerce.look(&stage.tenant.scope, order.clone()).await.unwrap();
-    // The vendor gives the money back, and nobody hears of it.
+    // The vendor gives the money back, and nobody hears of it. That it was paid is found out first.
+    assert_eq!(refused("a", Some(PRICE + 1)).await, NoRefund::TooMuch { left: PRICE });
     stage.alipay.lose_answers(true);
-    assert!(stage.refund(&order, Some(2_300)).await.unwrap_err().is_transient());
+    assert!(stage.refund(&order, "a", Some(2_300)).await.unwrap_err().is_transient());
     assert_eq!((stage.credits().await, stage.open()), (CREDITS, 1));
     stage.alipay.lose_answers(false);
-    assert!(matches!(stage.refund(&order, Some(1)).await, Err(CommerceError::Impossible(_))), "another is under way");
-    let refunds = join_all((0..6).map(|_| stage.refund(&order, Some(2_300)))).await;
-    // Those that came when it was done began the next one; all of it is in the books.
-    let done = refunds.iter().filter(|refund| refund.is_ok()).count();
-    assert!(done >= 1, "{refunds:?}");
-    let given_back: u64 = stage.alipay.refunds(order.id.as_str()).iter().sum();
-    assert!((2_300..=PRICE).contains(&given_back));
-    while stage.open() > 0 {
-        stage.commerce.reconcile_order(&stage.tenant.scope, &order.id).await.unwrap();
-    }
-    let given_back: u64 = stage.alipay.refunds(order.id.as_str()).iter().sum();
-    let now = stage.now(&order).await;
-    assert_eq!((now.refunded(), now.taken_back), (given_back, given_back));
-    assert_eq!(stage.credits().await, CREDITS - now.share(CREDITS, 0, given_back));
+    assert_eq!(refused("b", Some(1)).await, NoRefund::Busy { amount: 2_300 });
+    // All at once, and once more: the same refund.
+    let refunds = join_all((0..6).map(|_| stage.refund(&order, "a", Some(2_300)))).await;
+    assert!(refunds.iter().any(Result::is_ok), "{refunds:?}");
+    let now = stage.refund(&order, "a", Some(2_300)).await.unwrap();
+    assert_eq!(now.refunds_asked["a"].end, Some(RefundEnd::Made));
+    assert_eq!(stage.alipay.refunds(order.id.as_str()), [2_300]);
+    assert_eq!((now.refunded(), now.taken_back, stage.open()), (2_300, 2_300, 0));
+    assert_eq!(stage.credits().await, CREDITS - now.share(CREDITS, 0, 2_300));
+    assert_eq!(refused("a", Some(2_000)).await, NoRefund::OtherAmount { amount: 2_300 });
     // The rest.
-    let all = stage.refund(&order, None).await.unwrap();
+    let all = stage.refund(&order, "b", None).await.unwrap();
     assert_eq!((all.state(), stage.credits().await, stage.open()), (OrderState::Refunded, 0, 0));
-    assert_eq!(stage.refund(&order, None).await.unwrap(), all, "there is nothing left to give back");
+    assert_eq!(stage.refund(&order, "b", None).await.unwrap(), all);
+    assert_eq!(refused("c", None).await, NoRefund::AllBack);
     assert_eq!(stage.alipay.refunds(order.id.as_str()).iter().sum::<u64>(), PRICE);
 }
 
@@ -363,12 +364,13 @@ async fn a_refund_that_the_vendor_refuses_did_not_happen() {
     let scope = &stage.tenant.scope;
     // Paid as far as we know, and unknown to the vendor.
     stage.store().order_fact(scope, &order.id, &Fact::Paid { payment: "t".into(), at: NOON }).await.unwrap();
-    let refused = stage.refund(&order, Some(100)).await.unwrap_err();
+    let refused = stage.refund(&order, "a", Some(100)).await.unwrap_err();
     assert!(matches!(refused, CommerceError::Payment(_)) && !refused.is_transient(), "{refused}");
     let now = stage.now(&order).await;
     assert_eq!((now.state(), now.refund, now.refunds_begun), (OrderState::Paid, None, 1));
     assert_eq!((stage.credits().await, stage.open()), (CREDITS, 0));
-    assert!(matches!(stage.refund(&order, Some(PRICE + 1)).await, Err(CommerceError::Impossible(_))));
+    let again = stage.refund(&order, "a", Some(100)).await;
+    assert!(matches!(again, Err(CommerceError::NoRefund(NoRefund::Refused))), "{again:?}");
 }
 
 #[tokio::test]
@@ -432,10 +434,10 @@ async fn months_give_the_plan_while_they_last_and_go_from_their_end() {
         assert!(unknown || matches!(error, CommerceError::Impossible(_)), "{error}");
     }
     // Half of the money is half of the time.
-    stage.refund(&order, Some(19_900)).await.unwrap();
+    stage.refund(&order, "half", Some(19_900)).await.unwrap();
     let half = months_later(NOON + 1_000, 2) - (NOON + 1_000);
     assert_eq!(until(store.account(scope).await.unwrap()), Some(end - half / 2));
-    stage.refund(&order, None).await.unwrap();
+    stage.refund(&order, "rest", None).await.unwrap();
     assert_eq!(until(store.account(scope).await.unwrap()), Some(NOON));
     assert_eq!(stage.platform.meter(&stage.tenant).await.plan, "free");
     assert_eq!((stage.credits().await, stage.open()), (0, 0));

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use tenantry_commerce::{Buyer, CheckoutPages, Commerce, CommerceError, Handled};
 use tenantry_domain::{
     Period,
-    orders::{Order, OrderState},
+    orders::{Order, OrderState, RefundWanted},
 };
 use tenantry_payments::stripe::EventObject;
 use tenantry_store::{Origin, Store};
@@ -241,11 +241,19 @@ async fn an_operators_refund_is_made_once_and_takes_the_credits() {
     stage.told_of_session().await.unwrap();
     let origin = Origin::default();
     let actor = tenantry_store::AuditActor::System;
-    let audit =
-        tenantry_store::NewAudit { action: "order.refunded", actor, target: None, changes: vec![], origin: &origin };
-    let refund = || stage.commerce.refund(&stage.tenant.scope, &order.id, None, "late", &audit);
+    let audit = tenantry_store::NewAudit {
+        action: "order.refund_begun",
+        actor,
+        target: None,
+        changes: vec![],
+        origin: &origin,
+    };
+    let refund = async |operation| {
+        let wanted = RefundWanted { operation, amount: None, reason: "late" };
+        stage.commerce.refund(&stage.tenant.scope, &order.id, &wanted, &audit).await
+    };
     // Stripe has no answer for it, so it says no.
-    assert!(matches!(refund().await, Err(CommerceError::Stripe(_))));
+    assert!(matches!(refund("a").await, Err(CommerceError::Stripe(_))));
     assert_eq!((stage.now(&order).await.refund, stage.credits().await), (None, CREDITS));
     assert_eq!(stage.stripe.writes("refunds").len(), 1);
     // It was made before, and the answer was lost.
@@ -256,7 +264,7 @@ async fn an_operators_refund_is_made_once_and_takes_the_credits() {
             "metadata": {"order": order.id, "refund": "2"},
         }]),
     );
-    let refunded = refund().await.unwrap();
+    let refunded = refund("b").await.unwrap();
     assert_eq!((refunded.state(), refunded.refund, stage.credits().await), (OrderState::Refunded, None, 0));
     assert_eq!(stage.stripe.writes("refunds").len(), 1, "it was found, not made again");
 }

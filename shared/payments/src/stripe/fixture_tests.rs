@@ -219,6 +219,13 @@ fn what_billing_does_not_look_at_is_other() {
     // Stripe's own example of an event is about a plan.
     let Delivery::Event(event) = events::parse(example("event").to_string().as_bytes()) else { panic!() };
     assert_eq!((event.kind.as_str(), event.api_version), ("plan.created", None));
+    // An invoice that is yet to be made has no id, and nothing can be asked of it.
+    let mut upcoming = example("invoice");
+    upcoming.as_object_mut().unwrap().remove("id");
+    assert_eq!(
+        object("invoice.upcoming", &upcoming),
+        EventObject::Other { object: Some("invoice".to_owned()), id: None }
+    );
     // A new kind of event about a subscription is about a subscription.
     assert!(matches!(
         object("customer.subscription.teleported", &example("subscription")),

@@ -1,5 +1,6 @@
 //! Changes that cannot be made, and how that is said.
 
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tenantry_sandbox::stripe::{Card, Fault};
 use tenantry_tests::{
@@ -8,6 +9,12 @@ use tenantry_tests::{
 };
 
 use super::Stage;
+
+/// The plans that the audit log says were changed to.
+async fn changes_told(stage: &Stage) -> Vec<String> {
+    let log = stage.get("/audit-log?action=subscription.plan_changed").await;
+    log["data"].as_array().unwrap().iter().map(|row| text(row, "/changes/0/new").to_owned()).collect()
+}
 
 #[tokio::test]
 async fn without_a_subscription_there_is_nothing_to_change() {
@@ -37,6 +44,7 @@ async fn a_subscription_is_not_bought_twice_and_ends_once() {
     // To the price that it has there is nothing to change, and nothing to pay.
     let same = stage.post("/subscriptions/upgrade", json!({"price_id": pro})).await.expect(200).json();
     assert_eq!((&same["success"], &same["proration_preview"]["proration"]["amount"]), (&json!(true), &json!(0)));
+    assert_eq!(changes_told(&stage).await, Vec::<String>::new(), "nothing was changed, so nothing is told");
     problem(&stage.post("/subscriptions/resume", Value::Null).await, 409, "conflict");
     let portal = stage.post("/subscriptions/portal", Value::Null).await.expect(200).json();
     assert!(text(&portal, "/portal_url").starts_with("http"), "{portal}");
@@ -47,20 +55,66 @@ async fn a_subscription_is_not_bought_twice_and_ends_once() {
 }
 
 #[tokio::test]
+async fn of_pages_that_are_opened_one_can_be_paid() {
+    let stage = Stage::set().await;
+    let (pro, team) = (stage.price("pro", "month").await, stage.price("team", "month").await);
+    let owner = stage.owner().await;
+    let open = async |price: &str| {
+        let body = json!({"price_id": price});
+        stage.platform.post("/api/v1/subscriptions/checkout", &owner, body).await
+    };
+    // One after the other, and several at the same moment.
+    let mut pages = vec![open(&pro).await.expect(200).json()];
+    for reply in join_all([&team, &pro, &team].map(|price| open(price))).await {
+        match reply.status.as_u16() {
+            200 => pages.push(reply.json()),
+            _ => drop(problem(&reply, 503, "unavailable")),
+        }
+    }
+    assert!(pages.len() >= 2, "{pages:?}");
+    let paid = pages.iter().filter(|page| stage.stripe().pay(text(page, "/session_id")).is_ok()).count();
+    assert_eq!(paid, 1, "{pages:?}");
+    // Stripe has not told yet; who looks again is told that there is a subscription.
+    problem(&open(&pro).await, 409, "conflict");
+    let standing = stage.standing().await;
+    assert_eq!(standing.1, "active");
+    stage.hear().await;
+    assert_eq!(stage.standing().await, standing);
+    let customer = stage.platform.store().account(&stage.tenant.scope).await.unwrap().customer.unwrap();
+    let stripe = stage.platform.host().commerce().stripe().unwrap();
+    assert_eq!(stripe.subscriptions_of(&customer).await.unwrap().len(), 1);
+    // When it has ended, another one is subscribed to.
+    stage.post("/subscriptions/cancel", json!({"at_period_end": false})).await.expect(200);
+    stage.subscribe("team").await;
+    assert_eq!(stage.standing().await, ("team".into(), "active".into()));
+}
+
+#[tokio::test]
+async fn no_page_is_opened_before_the_one_before_is_known_to_be_closed() {
+    let stage = Stage::set().await;
+    let body = json!({"price_id": stage.price("pro", "month").await});
+    let first = stage.post("/subscriptions/checkout", body.clone()).await.expect(200).json();
+    // Stripe closes it, and nobody hears of it.
+    stage.stripe().lose_answers(Some("/v1/checkout/sessions/"));
+    problem(&stage.post("/subscriptions/checkout", body.clone()).await, 503, "unavailable");
+    stage.stripe().lose_answers(None);
+    stage.stripe().pay(text(&first, "/session_id")).unwrap_err();
+    let second = stage.post("/subscriptions/checkout", body).await.expect(200).json();
+    stage.stripe().pay(text(&second, "/session_id")).unwrap();
+    stage.hear().await;
+    assert_eq!(stage.standing().await, ("pro".into(), "active".into()));
+}
+
+#[tokio::test]
 async fn an_upgrade_that_is_not_paid_is_not_made() {
     let stage = Stage::set().await;
     stage.subscribe("pro").await;
     stage.days(5).await;
     let team = stage.price("team", "month").await;
     stage.cards(Card::Declines).await;
-    let reply = stage.post("/subscriptions/upgrade", json!({"price_id": team})).await;
-    if reply.status == 200 {
-        let pending = reply.json();
-        assert_eq!(pending["success"], false);
-        assert!(text(&pending, "/payment_url").starts_with("http"), "{pending}");
-    } else {
-        problem(&reply, 402, "payment_failed");
-    }
+    let pending = stage.post("/subscriptions/upgrade", json!({"price_id": team})).await.expect(200).json();
+    assert_eq!(pending["success"], false);
+    assert!(text(&pending, "/payment_url").starts_with("http"), "{pending}");
     stage.hear().await;
     assert_eq!(stage.standing().await, ("pro".into(), "active".into()));
     assert_eq!(stage.left("messages").await, Some(50_000));
@@ -136,6 +190,7 @@ async fn an_upgrade_whose_answer_was_lost_is_repeated_and_made_once() {
     assert_eq!(stage.standing().await, ("team".into(), "active".into()));
     let invoices = stage.get("/billing/invoices").await;
     assert_eq!(invoices["data"].as_array().unwrap().len(), 2, "charged once: {invoices}");
+    assert_eq!(changes_told(&stage).await, ["team"], "and told once");
 }
 
 #[tokio::test]

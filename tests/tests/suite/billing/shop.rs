@@ -1,6 +1,8 @@
 //! What the shop shows, and where it sends people.
 
+use futures_util::future::join_all;
 use serde_json::{Value, json};
+use tenantry_sandbox::stripe::Fault;
 use tenantry_tests::{
     http::{problem, text},
     platform::{Platform, Setup},
@@ -42,6 +44,32 @@ async fn a_platform_without_vendors_says_so_and_works() {
     platform.get("/api/v1/subscriptions/current", &owner).await.expect(200);
     let invoices = platform.get("/api/v1/billing/invoices", &owner).await.expect(200).json();
     assert_eq!(invoices["data"], json!([]));
+}
+
+#[tokio::test]
+async fn while_stripe_is_away_one_visitor_asks_and_the_others_are_shown_what_was_known() {
+    let stage = Stage::set().await;
+    let shown = async || {
+        let plans = stage.platform.get("/api/v1/subscriptions/plans", "").await.expect(200).json();
+        plans["data"][1]["prices"][0]["price_id"].as_str().map(str::to_owned)
+    };
+    // As many as one call makes tries: whoever asked besides would hear the prices.
+    let away = || (0..3).for_each(|_| stage.stripe().fail_next(Fault::Refused));
+    away();
+    assert_eq!(join_all((0..8).map(|_| shown())).await, vec![None; 8]);
+    stage.stripe().advance(9_999);
+    assert_eq!(shown().await, None, "it is left alone");
+    stage.stripe().advance(1);
+    let price = shown().await;
+    assert!(price.is_some());
+    // Known once, they are shown on.
+    stage.stripe().advance(5 * 60_000);
+    away();
+    assert_eq!(join_all((0..8).map(|_| shown())).await, vec![price.clone(); 8]);
+    // And the faults were those of one call.
+    stage.stripe().advance(10_000);
+    assert_eq!(shown().await, price);
+    assert_eq!(stage.platform.host().commerce().offers().await.unwrap()[0].price.id, price.unwrap());
 }
 
 #[tokio::test]

@@ -6,13 +6,13 @@ use tenantry_domain::{
     OrderId,
     credit_watch::CreditWatch,
     ledger::LedgerKind,
-    orders::{Goods, OrderState, Provider},
+    orders::{Goods, NewOrder, OrderState, Provider},
     time::Period,
 };
 use tenantry_payments::stripe::{OperationKey, SavedMethodCharge};
 use tenantry_quota_reset::Job;
 use tenantry_sandbox::stripe::{Card, Fault};
-use tenantry_store::{AuditActor, NewAudit, NewLedgerRow, NewOrder, Origin};
+use tenantry_store::{AuditActor, NewAudit, NewLedgerRow, Origin};
 use tenantry_tests::jobs::Jobs;
 
 use super::{DAY, HOUR, MONTHLY, Stage, clear_faults, sum};

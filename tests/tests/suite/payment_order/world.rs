@@ -48,6 +48,8 @@ struct Stage {
     acts: Vec<(Millis, Router)>,
     clock: Arc<TestClock>,
     act: usize,
+    /// The last act that is looked at.
+    last: usize,
     /// After so many questions the next act begins.
     moves_on: Option<usize>,
     held: Option<Held>,
@@ -57,7 +59,7 @@ struct Stage {
 
 impl Stage {
     fn go_to(&mut self, act: usize) {
-        self.act = act.min(self.acts.len() - 1);
+        self.act = act.min(self.last);
         let at = self.acts[self.act].0;
         if self.clock.now() < at {
             self.clock.set(at);
@@ -80,7 +82,8 @@ impl World {
             (act.at, double.router())
         };
         let acts = acts.iter().map(as_it_was).collect();
-        let stage = Stage { acts, clock: clock.clone(), act: 0, moves_on: None, held: None, answers: HashMap::new() };
+        let (act, last, moves_on, held, answers) = (0, 0, None, None, HashMap::new());
+        let stage = Stage { acts, clock: clock.clone(), act, last, moves_on, held, answers };
         let stage = Arc::new(Mutex::new(stage));
         let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let base_url = format!("http://{}", listener.local_addr().unwrap());
@@ -103,9 +106,10 @@ impl World {
         stage.go_to(act);
     }
 
-    /// Back to the beginning.
-    pub(super) fn begin(&self) {
+    /// Back to the beginning of what are so many acts now.
+    pub(super) fn begin(&self, acts: usize) {
         let mut stage = lock(&self.stage);
+        stage.last = acts - 1;
         let at = stage.acts[0].0;
         stage.clock.set(at);
         (stage.act, stage.moves_on, stage.held) = (0, None, None);

@@ -162,6 +162,7 @@ fn event(store: &Store, reservation: &Reservation, charged: Amounts, credits: u6
         first_byte_ms: None,
         request_id: reservation.request().to_string(),
         shard: reservation.hold().shard,
+        own: None,
     }
 }
 

@@ -7,12 +7,12 @@ use serde_json::{Value, json};
 use tenantry_commerce::{Buyer, ChinaOrder, Wanted};
 use tenantry_domain::{
     OrderId,
-    orders::{Goods, Order, OrderState, Provider},
+    orders::{Goods, NewOrder, Order, OrderState, Provider},
 };
 use tenantry_host::dynamodb::Capacity;
 use tenantry_payments::{NewOrder as AtVendor, Show, Vendor};
 use tenantry_sandbox::china::{self, ChinaSandbox, Disguise, SignedNotification};
-use tenantry_store::{AuditActor, EventClaim, NewAudit, NewOrder, Origin};
+use tenantry_store::{AuditActor, EventClaim, NewAudit, Origin};
 use tenantry_tests::{
     http::{problem, text},
     platform::{NOON, Platform, Reply, Setup, Tenant, TestClock},

@@ -238,6 +238,8 @@ async fn what_names_another_tenant_is_refused_for_good_and_kept() {
     let kept = kept(&stage.platform, " REFUSED");
     assert_eq!(kept.len(), events.len());
     for row in &kept {
+        // Two weeks, and no more: it tells of people.
+        assert_eq!(text(row, "/ttl/N"), (NOON / 1000 + 14 * 24 * 3600).to_string());
         assert!(text(row, "/why/S").contains("names another organization than its customer is"), "{row}");
         assert!(events.iter().any(|delivery| delivery.body == text(row, "/body/S")), "{row}");
     }
