@@ -214,8 +214,15 @@ mod tests {
             other => plans.get("free").allowances().get(other),
         });
         let amounts = Amounts::NONE.with(Resource::LlmTokens, 40_000);
-        let hold =
-            Hold { amounts, counted: [true; 4], credits: 3, period: november(), expires_at: 0, budgets: vec![], shard: 0 };
+        let hold = Hold {
+            amounts,
+            counted: [true; 4],
+            credits: 3,
+            period: november(),
+            expires_at: 0,
+            budgets: vec![],
+            shard: 0,
+        };
         meter.holds.insert(RequestId::new(), hold);
         let now = november().start() + 1;
         let stats = summary(november(), Some(&meter), &[], now);

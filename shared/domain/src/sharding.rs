@@ -179,7 +179,10 @@ pub fn way(shards: &[Meter], at: u8, demand: &Demand, now: Millis) -> Way {
     let Some(&to) = open.first() else {
         let soonest = shards[..active].iter().filter(|shard| free(shard)).map(|shard| shard.ready_at - now).min();
         return Way::Later(match soonest {
-            Some(retry_after) => Refusal::RateLimited { retry_after },
+            Some(retry_after) => {
+                let limit = together(shards, now).map_or(0, |meter| meter.rate.limit());
+                Refusal::RateLimited { limit, retry_after }
+            }
             None => {
                 let limit = shards.iter().fold(0, |sum: u64, shard| sum.saturating_add(shard.max_holds));
                 Refusal::TooManyInFlight { limit }
@@ -397,7 +400,8 @@ mod tests {
         for (shard, ready_at) in shards.iter_mut().zip([500, 300, 400]) {
             shard.ready_at = ready_at;
         }
-        assert_eq!(way(&shards, 0, &messages(1), 0), Way::Later(Refusal::RateLimited { retry_after: 300 }));
+        let limit = together(&shards, 0).unwrap().rate.limit();
+        assert_eq!(way(&shards, 0, &messages(1), 0), Way::Later(Refusal::RateLimited { limit, retry_after: 300 }));
         assert_eq!(way(&shards, 0, &messages(1), 300), Way::Try(1));
         for shard in &mut shards {
             shard.max_holds = 0;

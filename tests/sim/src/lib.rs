@@ -36,8 +36,13 @@ use axum::Router;
 use futures_util::future::join_all;
 use tenantry_chat::{Models, Waits};
 use tenantry_domain::{
-    KeyId, OrgId, Resource, UserId, budget::Budget, catalogue::Catalogue, ledger::LedgerKind, plans::Limit,
-    roles::KeyScopes, secret::ApiKeySecret,
+    KeyId, OrgId, Resource, UserId,
+    budget::{Budget, Budgets},
+    catalogue::Catalogue,
+    ledger::LedgerKind,
+    plans::Limit,
+    roles::KeyScopes,
+    secret::ApiKeySecret,
 };
 use tenantry_providers::Provider;
 use tenantry_quota_reset::{Job, JobQueue, Message, fan_out};
@@ -103,6 +108,9 @@ async fn play(scenario: Scenario, sabotage: Option<Sabotage>) -> Run {
     clerk.create_table().await.expect("a table");
     for (index, plan) in world.scenario.tenants.clone().into_iter().enumerate() {
         let tenant = tenant(&clerk, index, plan).await;
+        if let Some(shards) = world.scenario.shards.filter(|_| index == 0) {
+            clerk.set_meter_shards(&tenant.scope, shards).await.expect("a calm database");
+        }
         lock(&world.tenants).push(Arc::new(tenant));
     }
     let mut orders = vec![];
@@ -194,11 +202,13 @@ async fn tenant(store: &Store, index: usize, plan: &str) -> Tenant {
     for kind in [3, 4] {
         let id = KeyId::from_short(&short(kind)).expect("an id");
         let secret = ApiKeySecret::generate().expect("randomness");
-        let mut budget = Budget::default();
+        let mut budgets = Budgets::default();
         if kind == 4 {
-            budget.limits.insert(Resource::Messages, 6);
-            budget.limits.insert(Resource::LlmTokens, 2_500);
-            budget.credits = Some(900);
+            budgets.whole.limits.insert(Resource::Messages, 6);
+            budgets.whole.limits.insert(Resource::LlmTokens, 2_500);
+            budgets.whole.credits = Some(900);
+            let limits = [(Resource::LlmTokens, 1_200)].into();
+            budgets.models.insert("priced".to_owned(), Budget { limits, ..Budget::default() });
         }
         let new = NewApiKey {
             id: &id,
@@ -206,7 +216,7 @@ async fn tenant(store: &Store, index: usize, plan: &str) -> Tenant {
             secret: &secret,
             scopes: KeyScopes::default(),
             expires_at: None,
-            budget,
+            budgets,
             created_by: &user.id,
         };
         store.create_api_key(&scope, &new, Limit::Unlimited, None).await.expect("a calm database").expect("no limit");

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 use tenantry_domain::{
     Amounts, Period, Resource,
+    budget::{BudgetId, Owner},
     catalogue::Catalogue,
     ledger::LedgerRow,
     time::day,
@@ -129,7 +130,8 @@ impl Books<'_> {
         }
     }
 
-    /// What was used of a key's budget is what its records say.
+    /// What was used of budgets is what their records say. What expired was charged to the budgets that it was held of, and
+    /// its record knows no model.
     async fn budgets(
         &mut self,
         index: usize,
@@ -138,13 +140,27 @@ impl Books<'_> {
         records: &[UsageEvent],
     ) -> tenantry_store::Result<()> {
         let key = &tenant.keys[1].0;
-        let spent = self.store.spent(&tenant.scope, key, period).await?;
-        let of_key = || records.iter().filter(|record| record.key.as_ref() == Some(key));
-        let charged = of_key().fold(Amounts::NONE, |sum, record| sum.plus(&record.charged));
-        let credits: u64 = of_key().map(|record| record.credits).sum();
-        self.expect((spent.amounts, spent.credits) == (charged, credits), || {
-            format!("tenant {index} {period}: the budget says {spent:?}, its records {charged:?} and {credits}")
-        });
+        for model in [None, Some("priced")] {
+            let id = BudgetId { owner: Owner::ApiKey(key.clone()), model: model.map(str::to_owned) };
+            let spent = self.store.spent(&tenant.scope, &id, period).await?;
+            let sum = |belongs: &dyn Fn(&UsageEvent) -> bool| {
+                let of_key = records.iter().filter(|record| record.key.as_ref() == Some(key) && belongs(record));
+                of_key.fold((Amounts::NONE, 0), |(amounts, credits), record| {
+                    (amounts.plus(&record.charged), credits + record.credits)
+                })
+            };
+            let is_expired = |record: &UsageEvent| record.status == Status::Expired;
+            let least = sum(&|record| model.is_none_or(|model| record.model == model));
+            let most = sum(&|record| model.is_none_or(|model| record.model == model || is_expired(record)));
+            let fits = least.0.minus(&spent.amounts) == Amounts::NONE
+                && spent.amounts.minus(&most.0) == Amounts::NONE
+                && (least.1..=most.1).contains(&spent.credits);
+            self.expect(fits, || {
+                format!(
+                    "tenant {index} {period} {model:?}: the budget says {spent:?}, its records {least:?} to {most:?}"
+                )
+            });
+        }
         Ok(())
     }
 
@@ -163,6 +179,7 @@ impl Books<'_> {
                 credits: event.credits,
                 cost: event.cost,
                 overrun: event.overrun,
+                amount: 0,
             };
             recorded
                 .entry(name(&day(event.at), &event.model, key, member, event.operation.name()))

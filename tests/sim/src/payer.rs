@@ -20,13 +20,13 @@ use tenantry_commerce::Commerce;
 use tenantry_domain::{
     Clock, OrderId, UserId,
     ledger::LedgerKind,
-    orders::{Goods, Provider},
+    orders::{Goods, NewOrder, Provider},
 };
 use tenantry_payments::{
     HttpClient, Patience, Payment,
     alipay::{Alipay, AlipayConfig},
 };
-use tenantry_store::{AuditActor, NewAudit, NewLedgerRow, NewOrder, Origin, Store};
+use tenantry_store::{AuditActor, NewAudit, NewLedgerRow, Origin, Store};
 use tokio::time::timeout;
 use tower::ServiceExt as _;
 
@@ -173,6 +173,7 @@ pub(crate) async fn happen(
                         NewLedgerRow { kind, amount: *amount, key: &key, reference: Some(&key), expires_at: None };
                     store.take_credits(&scope, &row).await.map(|_| ())
                 }
+                Event::Shards { shards } => store.set_meter_shards(&scope, *shards).await.map(|_| ()),
                 Event::Paid { .. } => Ok(()),
             };
             process.alive().await;

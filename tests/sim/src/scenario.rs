@@ -171,6 +171,8 @@ pub(crate) enum Event {
     Paid { times: u32 },
     /// Credits are taken back.
     Clawback { amount: u64 },
+    /// Its meter gets more shards, or fewer.
+    Shards { shards: u8 },
 }
 
 /// How often what goes wrong, in thousandths of requests.
@@ -201,6 +203,8 @@ pub struct Scenario {
     pub seed: u64,
     pub(crate) start: Millis,
     pub(crate) tenants: Vec<&'static str>,
+    /// How many shards the first tenant's meter has, when it has several.
+    pub(crate) shards: Option<u8>,
     pub(crate) calls: Vec<Call>,
     pub(crate) events: Vec<(Duration, usize, Event)>,
     pub(crate) faults: Faults,
@@ -225,10 +229,11 @@ impl Scenario {
         let mut events: Vec<_> = vec![];
         for _ in 0..dice.usize(0..=6) {
             let (at, tenant) = (Duration::from_millis(dice.u64(..spread)), dice.usize(..tenants.len()));
-            let event = match dice.u32(..5) {
+            let event = match dice.u32(..6) {
                 0 | 1 => Event::Plan { plan: PLAN_IDS[dice.usize(..3)], version: events.len() as u64 + 1 },
                 2 | 3 => Event::Paid { times: dice.u32(1..=3) },
-                _ => Event::Clawback { amount: dice.u64(1..900) },
+                4 => Event::Clawback { amount: dice.u64(1..900) },
+                _ => Event::Shards { shards: dice.u8(1..=4) },
             };
             events.push((at, tenant, event));
         }
@@ -245,7 +250,8 @@ impl Scenario {
             again: of(rate * 8),
         };
         let skew = [0, 0, 800, 4_000][dice.usize(..4)];
-        Self { seed, start, tenants, calls, events, faults, skew, execution: None }
+        let shards = dice.bool().then(|| dice.u8(2..=4));
+        Self { seed, start, tenants, shards, calls, events, faults, skew, execution: None }
     }
 
     /// One tenant, a stream, a whole answer and embeddings, in which the process that serves them dies at its `request`-th
@@ -274,7 +280,7 @@ impl Scenario {
         let start = Period::of(1_795_176_000_000).end() - 6_000;
         let (tenants, events) = (vec!["small"], vec![]);
         let execution = Some((request, after));
-        Self { seed: 0, start, tenants, calls, events, faults: Faults::default(), skew: 0, execution }
+        Self { seed: 0, start, tenants, shards: None, calls, events, faults: Faults::default(), skew: 0, execution }
     }
 }
 

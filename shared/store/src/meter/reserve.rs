@@ -101,9 +101,8 @@ impl Store {
             let guess = guess.unwrap_or_else(|| Meter::new(self.plans.first(), Period::of(now)));
             let hold = new_hold(&guess, shard, demand, terms.budgets, now, hold_for);
             let within = self.within(scope, terms.budgets, hold.period).await?;
-            let whole = |meter: Meter| {
-                sharding::together(&self.guesses.with_others(scope.org(), &meter), now).unwrap_or(meter)
-            };
+            let whole =
+                |meter: Meter| sharding::together(&self.guesses.with_others(scope.org(), &meter), now).unwrap_or(meter);
             let admitted = |meter: Meter, hold| {
                 let (scope, request) = (scope.clone(), request.clone());
                 let within = within.iter().map(|within| within.after(demand, now)).collect();
@@ -307,14 +306,7 @@ struct Attempt<'a> {
     now: Millis,
 }
 
-fn new_hold(
-    guess: &Meter,
-    shard: u8,
-    demand: &Demand,
-    ceilings: &[Ceiling],
-    now: Millis,
-    hold_for: Millis,
-) -> Hold {
+fn new_hold(guess: &Meter, shard: u8, demand: &Demand, ceilings: &[Ceiling], now: Millis, hold_for: Millis) -> Hold {
     let mut counted = [false; Resource::ALL.len()];
     for (resource, _) in guess.left.limited() {
         counted[resource as usize] = true;
