@@ -134,7 +134,7 @@ async fn run(seed: u64, steps: usize) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_happens_shards_say_what_one_piece_says() {
-    for seed in 0..150 {
+    for seed in 0..6 {
         run(seed, 60).await;
     }
 }
