@@ -49,7 +49,7 @@ async fn key(platform: &Platform, tenant: &Tenant, scopes: &[KeyScope]) -> Strin
         secret: &secret,
         scopes: scopes.iter().copied().collect(),
         expires_at: None,
-        budget: tenantry_domain::budget::Budget::default(),
+        budgets: tenantry_domain::budget::Budgets::default(),
         created_by: &tenant.user,
     };
     platform.store().create_api_key(&tenant.scope, &new, Limit::Unlimited, None).await.unwrap().unwrap();

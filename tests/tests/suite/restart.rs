@@ -4,7 +4,7 @@ use futures_util::future::join_all;
 use serde_json::Value;
 use tenantry_domain::{Clock as _, SystemClock, usage::Status};
 use tenantry_tests::{
-    network::{Http, chat, http},
+    network::{chat, http},
     platform::{Platform, Setup, Tenant},
     process::{Folder, Process},
     upstream::{Upstream, VENDOR_KEY},
