@@ -9,15 +9,13 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde::Serialize;
 use tenantry_domain::{
-    Millis,
-    budget::{BudgetId, Owner},
     features::{Lacking, Offer, Shortfall},
-    metering::Refusal,
     plans::PlanPrice,
-    time::rfc3339,
 };
 use tenantry_store::StoreError;
 use utoipa::ToSchema;
+
+use crate::limit::LimitReached;
 
 /// Every word that `code` can be. Clients branch on these, so one is never renamed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
@@ -198,65 +196,6 @@ pub struct Problem {
     pub limit: Option<LimitReached>,
 }
 
-/// The limit that stood in the way of a metered call.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
-pub struct LimitReached {
-    /// Whose limit it is.
-    pub of: LimitOf,
-    /// The model that the limit is for; absent where it is for all together.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(example = "gpt-4.1")]
-    pub model: Option<String>,
-    /// What is limited: a resource, `credits`, `requests_per_minute` or `requests_in_flight`.
-    #[schema(example = "llm_tokens")]
-    pub resource: String,
-    /// The limit; absent for credits that were bought, of which there are as many as are left.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(example = 1_000_000)]
-    pub limit: Option<u64>,
-    /// What is left of it.
-    pub left: u64,
-    /// When it starts afresh, where it does.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(format = DateTime)]
-    pub resets_at: Option<String>,
-}
-
-/// Whose a limit is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum LimitOf {
-    /// The plan's.
-    Plan,
-    /// What the organization set itself, for a model.
-    Organization,
-    /// The member's who calls, or who made the key.
-    Member,
-    /// The API key's.
-    ApiKey,
-}
-
-impl LimitOf {
-    const fn words(self) -> &'static str {
-        match self {
-            Self::Plan => "The plan's",
-            Self::Organization => "The organization's",
-            Self::Member => "This member's",
-            Self::ApiKey => "This API key's",
-        }
-    }
-}
-
-impl From<&Owner> for LimitOf {
-    fn from(owner: &Owner) -> Self {
-        match owner {
-            Owner::Organization => Self::Organization,
-            Owner::Member(_) => Self::Member,
-            Owner::ApiKey(_) => Self::ApiKey,
-        }
-    }
-}
-
 /// A plan that includes what the organization's own does not.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct LargerPlan {
@@ -421,7 +360,7 @@ impl ApiError {
     }
 
     /// With the limit that stood in the way.
-    fn limited(mut self, limit: LimitReached) -> Self {
+    pub(crate) fn limited(mut self, limit: LimitReached) -> Self {
         self.beside().limit = Some(limit);
         self
     }
@@ -583,83 +522,5 @@ impl From<Shortfall> for ApiError {
         let mut error = Self::new(Code::UpgradeRequired, shortfall.to_string());
         error.beside().shortfall = Some(shortfall);
         error
-    }
-}
-
-/// ` for <model>`, where the limit is one of a model.
-fn for_model(model: Option<&String>) -> String {
-    model.map(|model| format!(" for {model}")).unwrap_or_default()
-}
-
-/// `of` names the limit as the others do.
-fn too_fast(of: LimitOf, model: Option<String>, limit: u64, retry_after: Millis) -> ApiError {
-    let text = format!(
-        "{} rate of {limit} requests a minute{} is reached. Try again in {retry_after} ms.",
-        of.words(),
-        for_model(model.as_ref())
-    );
-    let resource = "requests_per_minute".to_owned();
-    ApiError::new(Code::RateLimited, text)
-        .retry_after(Duration::from_millis(retry_after.unsigned_abs()))
-        .limited(LimitReached { of, model, resource, limit: Some(limit), left: 0, resets_at: None })
-}
-
-impl From<Refusal> for ApiError {
-    fn from(refusal: Refusal) -> Self {
-        let plan = |resource: &str, limit, left, resets_at: Option<Millis>| LimitReached {
-            of: LimitOf::Plan,
-            model: None,
-            resource: resource.to_owned(),
-            limit,
-            left,
-            resets_at: resets_at.map(rfc3339),
-        };
-        match refusal {
-            Refusal::NotIncluded(shortfall) => (*shortfall).into(),
-            Refusal::QuotaExceeded { resource, limit, left, resets_at } => Self::new(
-                Code::QuotaExceeded,
-                format!(
-                    "The plan's monthly allowance of {name} does not cover this request: {left} of {limit} left. \
-                     It starts afresh at {at}; a larger plan helps at once.",
-                    name = resource.name(),
-                    at = rfc3339(resets_at),
-                ),
-            )
-            .waiting_is_useless()
-            .limited(plan(resource.name(), Some(limit), left, Some(resets_at))),
-            Refusal::BudgetExceeded { of, what, limit, left, resets_at } => {
-                let BudgetId { owner, model } = *of;
-                let of = LimitOf::from(&owner);
-                let text = format!(
-                    "{whose} monthly budget of {name}{of_model} does not cover this request: {left} of {limit} left. \
-                     It starts afresh at {at}; an owner or admin can raise it at once.",
-                    whose = of.words(),
-                    name = what.name(),
-                    of_model = for_model(model.as_ref()),
-                    at = rfc3339(resets_at),
-                );
-                let (resource, resets_at) = (what.name().to_owned(), Some(rfc3339(resets_at)));
-                let reached = LimitReached { of, model, resource, limit: Some(limit), left, resets_at };
-                Self::new(Code::QuotaExceeded, text).waiting_is_useless().limited(reached)
-            }
-            Refusal::OutOfCredits { left, needed } => Self::new(
-                Code::InsufficientCredits,
-                format!(
-                    "This request may cost {needed} micro-credits and {left} are left. Buy credits, or ask for less."
-                ),
-            )
-            .limited(plan("credits", None, left, None)),
-            Refusal::TooManyInFlight { limit } => Self::new(
-                Code::TooManyInFlight,
-                format!("{limit} requests are in flight, as many as the plan allows. Try again when one has ended."),
-            )
-            .retry_after(Duration::from_secs(1))
-            .limited(plan("requests_in_flight", Some(limit), 0, None)),
-            Refusal::RateLimited { limit, retry_after } => too_fast(LimitOf::Plan, None, limit, retry_after),
-            Refusal::BudgetRateLimited { of, limit, retry_after } => {
-                let BudgetId { owner, model } = *of;
-                too_fast(LimitOf::from(&owner), model, limit, retry_after)
-            }
-        }
     }
 }

@@ -4,6 +4,7 @@
 //! - A handler takes a [`Caller`] and asks it for a scope, naming the permission it needs.
 //! - A handler whose route is part of a plan takes [`Included`] instead, which names permission and feature in its type.
 //! - [`extract`] has the body, path and query extractors whose errors name the field.
+//! - [`limit`] says which limit a metered call would not keep.
 //! - [`etag`] has the versions of resources: `ETag` on answers, `If-Match` on changes.
 //! - [`idempotency`] carries a POST out once, however often it is sent.
 //! - [`config::Env`] is the only place that reads the environment; [`secrets`] lays secrets over it.
@@ -19,6 +20,7 @@ pub mod extract;
 pub mod front;
 pub mod idempotency;
 pub mod json;
+pub mod limit;
 pub mod mail;
 pub mod origin;
 pub mod plan;

@@ -36,7 +36,7 @@ async fn a_caller_sees_their_organization() {
         "name": text(&platform.login(&tenant).await, "/organization/name"),
         "plan": "team",
         "settings": {"support_email": null, "default_language": null},
-        "deletes_at": null,
+        "model_budgets": null, "deletes_at": null,
         "created_at": "2026-11-20T12:00:00.000Z",
         "role": "owner",
     });
