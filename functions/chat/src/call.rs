@@ -12,7 +12,7 @@ use tenantry_domain::{
     usage::{Operation, Status, Tokens, UsageEvent},
 };
 use tenantry_providers::{Timing, Usage, openai::Produced};
-use tenantry_store::{Reservation, TenantScope, Terms};
+use tenantry_store::{Reservation, StoreError, TenantScope, Terms};
 use tenantry_web::{ApiError, Caller, router::TraceId};
 use tokio::time::Instant;
 
@@ -74,6 +74,11 @@ impl Estimate {
 
 /// A cap that is lowered below this many tokens would cut off any answer.
 const SHORTEST_ANSWER: u64 = 16;
+
+/// How often a reservation is tried while the database does not answer, each time as another request, and how long the pauses
+/// in between begin.
+const RESERVE_TRIES: u32 = 3;
+const RESERVE_PAUSE: Duration = Duration::from_millis(50);
 
 /// What every charged call takes beside its tokens.
 const fn charge(operation: Operation) -> Amounts {
@@ -147,23 +152,27 @@ impl Call {
         let hold_for = Millis::try_from((state.0.waits.call + Waits::HOLD_GRACE).as_millis()).unwrap_or(Millis::MAX);
         let store = &state.0.store;
         let ceilings = store.ceilings(&scope, key.as_ref().zip(budgets.as_ref()), &member, &model.id).await?;
-        let request = RequestId::at(store.now());
         let reserve = async |estimate: &Estimate| {
-            let admission = {
+            let mut tries = 0;
+            loop {
+                let request = RequestId::at(store.now());
                 let demand = estimate.demand(&model, operation);
                 let terms = Terms { budgets: &ceilings, feature: model.feature.as_ref() };
-                store.admit(&scope, terms, &request, &demand, hold_for).await
-            };
-            if admission.is_err() {
+                let admission = store.admit(&scope, terms, &request, &demand, hold_for).await;
+                let Err(error) = admission else { return admission };
+                tries += 1;
                 // Perhaps the write was applied and only its answer lost.
-                let (store, scope, request) = (store.clone(), scope.clone(), request.clone());
+                let (again, store, scope) = (matches!(error, StoreError::Unavailable(_)), store.clone(), scope.clone());
                 state.0.calls.spawn(async move {
                     if let Err(error) = store.release(&scope, &request).await {
                         tracing::warn!(%request, %error, "if it holds something, that will expire");
                     }
                 });
+                if !again || tries == RESERVE_TRIES {
+                    return Err(error);
+                }
+                tokio::time::sleep(RESERVE_PAUSE * tries).await;
             }
-            admission
         };
         let mut admission = reserve(&estimate).await?;
         // Tokens and credits, of the tenant and of each budget: each may want it lower than the one before.

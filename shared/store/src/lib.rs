@@ -44,6 +44,7 @@ mod webhooks;
 
 use std::sync::Arc;
 
+use aws_sdk_dynamodb::config::retry::RetryConfig;
 use tenantry_domain::{Clock, Millis, plans::Plans};
 
 pub use accounts::ProfileChanges;
@@ -81,6 +82,8 @@ pub use webhooks::{ClaimedEvent, EventClaim};
 #[derive(Clone)]
 pub struct Store {
     db: aws_sdk_dynamodb::Client,
+    /// The same without the SDK's retries.
+    once: aws_sdk_dynamodb::Client,
     table: Arc<str>,
     plans: Plans,
     clock: Arc<dyn Clock>,
@@ -94,7 +97,9 @@ impl Store {
     #[must_use]
     pub fn new(db: aws_sdk_dynamodb::Client, table: &str, plans: Plans, clock: Arc<dyn Clock>) -> Self {
         let (guesses, key_cache, budget_cache) = (Arc::default(), Arc::default(), Arc::default());
-        Self { db, table: table.into(), plans, clock, guesses, key_cache, budget_cache }
+        let once = db.config().to_builder().retry_config(RetryConfig::disabled()).build();
+        let once = aws_sdk_dynamodb::Client::from_conf(once);
+        Self { db, once, table: table.into(), plans, clock, guesses, key_cache, budget_cache }
     }
 
     /// The same clock, for others who speak of the same moments.

@@ -2,7 +2,11 @@
 
 use std::collections::HashMap;
 
-use aws_sdk_dynamodb::types::{ReturnValue, ReturnValuesOnConditionCheckFailure, TransactWriteItem};
+use aws_sdk_dynamodb::{
+    error::{ProvideErrorMetadata as _, SdkError},
+    operation::update_item::UpdateItemError,
+    types::{ReturnValue, ReturnValuesOnConditionCheckFailure, TransactWriteItem},
+};
 use tenantry_domain::{
     Amounts, Feature, Millis, Period, RequestId, Resource,
     budget::Ceiling,
@@ -82,7 +86,10 @@ impl Store {
     /// [`Store::reserve`] of the meter and of budgets, all or none, if the plan includes the feature at that moment.
     ///
     /// # Errors
-    /// [`StoreError`], as for [`Store::reserve`].
+    /// [`StoreError`], as for [`Store::reserve`]. After [`StoreError::Unavailable`] whoever goes on does so with another
+    /// request: a write whose answer did not come may still arrive, and if it did so when its hold had been settled by a
+    /// repeated one, it would hold a second time what is then charged twice. For the same reason nothing is repeated in here that
+    /// may have been done.
     pub async fn admit(
         &self,
         scope: &TenantScope,
@@ -275,7 +282,7 @@ impl Store {
             };
         }
         let answer = self
-            .db
+            .once
             .update_item()
             .table_name(&*self.table)
             .set_key(Some(keys::meter_shard(scope, shard).attributes()))
@@ -289,12 +296,21 @@ impl Store {
             .await;
         match answer {
             Ok(output) => item::meter(output.attributes().unwrap_or(&Item::new())).map(Ok),
+            Err(error) if is_throttled(&error) => Err(StoreError::Contention),
             Err(error) => match failed_condition(error)? {
                 Some(old) => item::meter(&old).map(Err),
                 None => Err(no_meter(scope)),
             },
         }
     }
+}
+
+/// Whether a write was refused for being too much: then it was not done.
+fn is_throttled(error: &SdkError<UpdateItemError>) -> bool {
+    matches!(
+        error.code(),
+        Some("ProvisionedThroughputExceededException" | "ThrottlingException" | "RequestLimitExceeded")
+    )
 }
 
 /// What one write tries.
