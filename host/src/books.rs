@@ -2,7 +2,7 @@
 //!
 //! Deployed, the second look comes ten minutes after the first, because usage may be on its way in a queue that nobody can
 //! look into. Here the queue is in the process: once what was in it at the first look is written, nothing is on its way,
-//! and the second look can judge. It is the same look, with the same rules: docs/metering.md.
+//! and the second look can judge. It is the same look, with the same rules: docs/metering-internals.md.
 
 use std::sync::Arc;
 
