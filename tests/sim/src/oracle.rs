@@ -30,6 +30,8 @@ pub(crate) struct Seen {
     pub(crate) reported: BTreeMap<usize, Report>,
     pub(crate) outcomes: BTreeMap<usize, Outcome>,
     pub(crate) at_vendor: AtVendor,
+    /// Reservations that were made, or may have been, without their maker hearing of it in time.
+    pub(crate) unheard: usize,
     /// What was seen to be wrong on the way.
     pub(crate) violations: Vec<String>,
 }
@@ -38,12 +40,15 @@ struct Books<'a> {
     world: &'a World,
     store: &'a Store,
     violations: Vec<String>,
+    /// Records of requests that expired, and calls that may be theirs.
+    expired: usize,
+    possible: usize,
 }
 
 /// Everything that is wrong.
 pub(crate) async fn judge(world: &World, store: &Store) -> Vec<String> {
     let violations = std::mem::take(&mut lock(&world.seen).violations);
-    let mut books = Books { world, store, violations };
+    let mut books = Books { world, store, violations, expired: 0, possible: 0 };
     books.nothing_below_zero();
     let tenants: Vec<_> = lock(&world.tenants).clone();
     for (index, tenant) in tenants.iter().enumerate() {
@@ -51,6 +56,10 @@ pub(crate) async fn judge(world: &World, store: &Store) -> Vec<String> {
             books.wrong(format!("tenant {index}: the books cannot be read: {error}"));
         }
     }
+    let (expired, possible, unheard) = (books.expired, books.possible, lock(&world.seen).unheard);
+    books.expect(expired <= possible + unheard, || {
+        format!("{expired} requests expired, of {possible} calls that could have and {unheard} unheard reservations")
+    });
     books.violations
 }
 
@@ -309,9 +318,8 @@ impl Books<'_> {
         self.expect(unrecorded <= expired, || {
             format!("tenant {index}: {unrecorded} calls were at the vendor and have no record, {expired} expired")
         });
-        self.expect(expired <= possible, || {
-            format!("tenant {index}: {expired} expired, of {possible} calls that could have")
-        });
+        self.expired += expired;
+        self.possible += possible;
         *lock(&self.world.seen) = seen;
     }
 }

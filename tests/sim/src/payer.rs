@@ -39,6 +39,8 @@ const APP: &str = "2021000000000001";
 const SELLER: &str = "2088000000000001";
 /// What an order brings, in micro-credits; as in the plans.
 pub(crate) const PACKAGE: u64 = 700;
+/// After so many tries it is no bad luck any more.
+const MOST_TRIES: u32 = 500;
 /// Alipay's patience.
 const PATIENCE: Duration = Duration::from_secs(15);
 
@@ -120,8 +122,7 @@ fn notification(order: &OrderId, now: i64) -> String {
 /// Tells of a payment until somebody says that it was heard, and so many times at least.
 async fn tell(world: Arc<World>, webhooks: Arc<Pool<Router>>, order: OrderId, times: u32) {
     let body = notification(&order, world.now());
-    let mut told = 0;
-    loop {
+    for told in 1..=MOST_TRIES {
         let (process, router) = webhooks.any(&world);
         let request = Request::post("/webhooks/alipay")
             .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
@@ -133,7 +134,6 @@ async fn tell(world: Arc<World>, webhooks: Arc<Pool<Router>>, order: OrderId, ti
             (response.status(), response.into_body().collect().await.expect("a body").to_bytes())
         });
         let heard = matches!(answer.await, Ok((status, body)) if status == 200 && &body[..] == b"success");
-        told += 1;
         world.note(|| format!("{} told of a payment: heard {heard}", process.name));
         if heard && told >= times {
             return;
@@ -141,6 +141,7 @@ async fn tell(world: Arc<World>, webhooks: Arc<Pool<Router>>, order: OrderId, ti
         // At the same time as somebody else's delivery, or much later.
         millis(world.dice(|dice| if dice.bool() { dice.u64(..50) } else { dice.u64(..25_000) })).await;
     }
+    lock(&world.seen).violations.push("nobody wants to hear of a payment".to_owned());
 }
 
 /// Makes an event happen when its time has come, however often it takes.
@@ -161,7 +162,7 @@ pub(crate) async fn happen(
         twin.await.expect("a task that ends");
         return;
     }
-    loop {
+    for _ in 0..MOST_TRIES {
         let (process, store) = operators.any(&world);
         let work = async {
             let done = match &event {
@@ -186,4 +187,5 @@ pub(crate) async fn happen(
         }
         millis(world.dice(|dice| dice.u64(..3_000))).await;
     }
+    lock(&world.seen).violations.push(format!("{event:?} cannot be done"));
 }

@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use tenantry_web::config::Env;
 use tokio::sync::oneshot;
 
-use crate::world::{Fate, Process, World, millis};
+use crate::world::{Fate, Process, World, lock, millis};
 
 /// A client with the patience of the functions.
 pub(crate) fn client(process: &Arc<Process>) -> Client {
@@ -74,6 +74,9 @@ async fn send(process: &Arc<Process>, operation: &str, body: Vec<u8>) -> Result<
     let slow = |rate| if world.happens(rate) { world.dice(|dice| dice.u64(1..5_000)) } else { 0 };
     let (before, after) = (slow(faults.slow), slow(faults.slow));
     let lost = world.happens(faults.lost);
+    if (lost || before > 0 || after > 0) && is_reservation(&body) {
+        lock(&world.seen).unheard += 1;
+    }
     let (status, text) = if before == 0 {
         apply(&world, &process.name, operation, &body)
     } else {
@@ -98,6 +101,11 @@ async fn send(process: &Arc<Process>, operation: &str, body: Vec<u8>) -> Result<
         return Err(ConnectorError::io("simulated: the answer was lost".into()));
     }
     answer(status, text)
+}
+
+fn is_reservation(body: &[u8]) -> bool {
+    const MARK: &[u8] = b"#holds.#request = :hold";
+    body.windows(MARK.len()).any(|part| part == MARK)
 }
 
 fn answer(status: u16, text: String) -> Result<HttpResponse, ConnectorError> {
@@ -137,8 +145,10 @@ fn told(status: u16, text: &str) -> String {
         return String::new();
     }
     let kind: Value = serde_json::from_str(text).unwrap_or_default();
+    let codes = kind["CancellationReasons"].as_array().into_iter().flatten();
+    let codes: Vec<_> = codes.filter_map(|reason| reason["Code"].as_str()).collect();
     let kind = kind["__type"].as_str().unwrap_or_default();
-    format!(" {}", kind.rsplit('#').next().unwrap_or_default())
+    format!(" {} {}", kind.rsplit('#').next().unwrap_or_default(), codes.join(", "))
 }
 
 /// What a request is about, without the ids in it: they are others in every run.
