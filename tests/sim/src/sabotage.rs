@@ -134,6 +134,13 @@ impl Saboteur {
         let (status, text) = send(&request);
         match self.kind {
             Sabotage::EventAfterSettle if status == 200 => self.let_go(operation, &request),
+            // On its way twice.
+            Sabotage::ReserveTwice
+                if status == 200 && is_reserve(&request) && world.dice(|dice| dice.u32(..20)) == 0 =>
+            {
+                self.make();
+                return send(&request);
+            }
             Sabotage::FailOpen if status == 400 && is_reserve(&request) => {
                 let refused: Value = serde_json::from_str(&text).unwrap_or_default();
                 if !refused["Item"].is_null() {

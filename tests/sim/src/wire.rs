@@ -2,7 +2,13 @@
 
 use std::{future::pending, sync::Arc, sync::atomic::Ordering};
 
-use aws_sdk_dynamodb::{Client, config::Builder};
+use aws_sdk_dynamodb::{
+    Client,
+    config::{
+        Builder,
+        retry::{RetryPartition, TokenBucket},
+    },
+};
 use aws_smithy_runtime_api::{
     client::{
         http::{
@@ -25,7 +31,12 @@ use crate::world::{Fate, Process, World, lock, millis};
 /// A client with the patience of the functions.
 pub(crate) fn client(process: &Arc<Process>) -> Client {
     let env: Env = [("AWS_REGION".to_owned(), "sim".to_owned())].into_iter().collect();
-    let config = Builder::from(env.aws()).allow_no_auth().http_client(SharedHttpClient::new(Wire(process.clone())));
+    // A process knows only its own failures; and one run knows nothing of another.
+    let retries = RetryPartition::custom("simulated").token_bucket(TokenBucket::default()).build();
+    let config = Builder::from(env.aws())
+        .allow_no_auth()
+        .retry_partition(retries)
+        .http_client(SharedHttpClient::new(Wire(process.clone())));
     Client::from_conf(config.build())
 }
 
