@@ -87,7 +87,7 @@ async fn ask(world: &World, process: &Arc<Process>, router: Router, number: usiz
     let code = body["error"]["code"].as_str().unwrap_or_default().to_owned();
     match status {
         200 => Outcome::Whole(body["usage"].clone()),
-        402 | 403 | 429 if lock(&world.seen).asked.get(&number).is_none() => Outcome::Refused(status, code),
+        402 | 403 | 429 if !lock(&world.seen).asked.contains_key(&number) => Outcome::Refused(status, code),
         _ => Outcome::Failed(status, code),
     }
 }

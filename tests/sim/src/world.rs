@@ -187,11 +187,14 @@ impl Clock for Process {
     }
 }
 
+/// Makes what a process of some kind is there for.
+type Make<T> = dyn Fn(&Arc<Process>) -> T + Send + Sync;
+
 /// Processes of one kind; a dead one is replaced when it is wanted next.
 pub(crate) struct Pool<T> {
     kind: &'static str,
     size: usize,
-    make: Box<dyn Fn(&Arc<Process>) -> T + Send + Sync>,
+    make: Box<Make<T>>,
     running: Mutex<BTreeMap<usize, (Arc<Process>, T)>>,
 }
 
