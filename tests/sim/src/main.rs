@@ -35,13 +35,14 @@ fn main() -> ExitCode {
         let run = run(Scenario::seeded(seed), arguments.sabotage);
         (ran, calls, requests) = (ran + 1, calls + run.calls, requests + run.requests);
         if arguments.trace {
-            println!("{}", run.trace.join("\n"));
+            eprintln!("{}", run.trace.join("\n"));
         }
         if !run.violations.is_empty() {
             broken += 1;
-            println!("{run}");
+            eprintln!("{run}");
         }
     }
-    println!("{ran} seeds, {calls} calls, {requests} requests to the database, {broken} seeds with a violation");
+    // Standard output has the metrics that functions write there.
+    eprintln!("{ran} seeds, {calls} calls, {requests} requests to the database, {broken} seeds with a violation");
     if broken == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

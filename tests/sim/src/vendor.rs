@@ -182,7 +182,7 @@ impl Vendor {
             _ => {}
         }
         let process = self.0.clone();
-        let source = stream::unfold((pieces.into_iter(), visit), move |(mut pieces, visit)| {
+        let source = stream::unfold((pieces.into_iter(), Some(visit)), move |(mut pieces, visit)| {
             let process = process.clone();
             async move {
                 let piece = pieces.next()?;
@@ -190,6 +190,8 @@ impl Vendor {
                     process.world.dice(|dice| if dice.u32(..10) == 0 { dice.u64(..900) } else { dice.u64(..20) });
                 tokio::time::sleep(Duration::from_millis(pause)).await;
                 process.alive().await;
+                // With its last word the call is over, though the connection is read to its end.
+                let visit = visit.filter(|_| pieces.len() > 0);
                 match piece {
                     Piece::Bytes(bytes) => Some((Ok(bytes), (pieces, visit))),
                     Piece::Silence => pending().await,
