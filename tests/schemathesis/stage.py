@@ -165,6 +165,10 @@ def set_stage(base: str, demo: dict, role: str) -> dict:
     person = {"admin": admin, "member": member}.get(role, demo)
 
     spare = several(lambda n: api.post("/organizations", {"name": f"spare {n}"}, owner)["id"])
+    # Half of them are being deleted, and can be restored.
+    gone, spare = spare[::2], spare[1::2]
+    for id in gone:
+        api.call("DELETE", f"/api/v1/organizations/{id}", None, owner)
     given = several(lambda n: api.post("/organizations", {"name": f"given away {n}"}, owner)["id"])
     others = several(lambda n: api.register(f"other{n}@example.com"))
     for other, other_organization in zip(others, given):
@@ -209,7 +213,7 @@ def set_stage(base: str, demo: dict, role: str) -> dict:
         "values": {
             "id": [organization],
             "DELETE /organizations/{id} id": spare if role == "owner" else [organization],
-            "/organizations/{id}/restore id": spare,
+            "/organizations/{id}/restore id": gone,
             "/organizations/{id}/transfer id": given if role == "owner" else [organization],
             "organization_id": [organization],
             "user_id": [other["id"] for other in others],
