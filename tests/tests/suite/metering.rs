@@ -257,7 +257,7 @@ async fn a_thousand_calls_over_http_on_a_quota_for_137_are_admitted_137_times() 
         statuses.extend(join_all(calls).await.into_iter().map(|answer| answer.expect("an answer").0));
     }
     let count = |status| statuses.iter().filter(|seen| **seen == status).count();
-    assert_eq!((count(200), count(402)), (137, CALLS - 137), "{statuses:?}");
+    assert_eq!((count(200), count(429)), (137, CALLS - 137), "{statuses:?}");
     platform.quiesce().await;
     let records = platform.books(&tenant).await;
     assert_eq!((records.len(), upstream.requests().len()), (137, 137));

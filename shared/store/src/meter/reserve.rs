@@ -99,7 +99,7 @@ impl Store {
         hold_for: Millis,
     ) -> Result<std::result::Result<Box<Reservation>, Box<Refused>>> {
         // One shard after the other: from one to the next only when it is certain that this one does not hold the request.
-        let mut shard = shards::any_of(self.guesses.active(scope.org()));
+        let mut shard = shards::first_of(request, self.guesses.active(scope.org()));
         let mut is_first_look = true;
         let mut attempts = 0..TRIES;
         while let Some(attempt) = attempts.next() {
@@ -155,7 +155,7 @@ impl Store {
             }
             if std::mem::take(&mut is_first_look) && old.shards.number == 0 && old.shards.active > 1 {
                 // A process that has just met the tenant asked the main shard, because it knew of no other.
-                shard = shards::any_of(old.shards.active);
+                shard = shards::first_of(request, old.shards.active);
                 if shard > 0 {
                     continue;
                 }

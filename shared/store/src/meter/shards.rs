@@ -32,9 +32,10 @@ pub(super) enum Found {
     Refused(Refusal),
 }
 
-/// The shard that a request asks first: any.
-pub(super) fn any_of(active: u8) -> u8 {
-    fastrand::u8(..active.max(1))
+/// The shard that a request asks first. The end of its id is random.
+pub(super) fn first_of(request: &RequestId, active: u8) -> u8 {
+    let hash = request.short().bytes().rev().take(6).fold(0_u32, |sum, b| sum.wrapping_mul(31).wrapping_add(b.into()));
+    (hash % u32::from(active.max(1))) as u8
 }
 
 /// Whether nothing was moved between the shards from one look to the next.
