@@ -17,6 +17,7 @@ HERE = pathlib.Path(__file__).parent
 START_SECONDS = 60
 STOP_SECONDS = 20
 PASSWORD = "correct horse battery"
+NEXT_PASSWORD = "incorrect horse battery"
 # Of each thing that a request may use up.
 SPARES = 8
 # Who calls. Every role of a person, every kind of API key, and somebody without credentials.
@@ -225,7 +226,13 @@ def set_stage(base: str, demo: dict, role: str) -> dict:
             "model": ["sandbox/echo"],
             "email": [person["email"], "other7@example.com"],
             "password": [person["password"], PASSWORD],
-            "current_password": [PASSWORD],
+            # There and back.
+            "current_password": [PASSWORD, NEXT_PASSWORD],
+            "/auth/password/change new_password": [NEXT_PASSWORD, PASSWORD],
+            "/auth/password/reset new_password": [PASSWORD],
+            "/auth/register email": several(lambda n: f"new{n}@example.com"),
+            "POST /organizations/{id}/members email": several(lambda n: f"new{n}@example.com"),
+            "POST /tenant-users username": several(lambda n: f"new{n}"),
             # Somebody else signs in: of one person's many sessions the oldest, which is the caller's, would end.
             "/auth/login email": ["other6@example.com", "other7@example.com"],
             "/auth/login password": [PASSWORD],

@@ -143,7 +143,7 @@ impl Store {
             };
             self.guesses.learn(scope.org(), &old);
             if let Some(hold) = old.holds.get(request).cloned() {
-                // The SDK repeated a write that had been applied but whose answer was lost.
+                // Whoever asks twice under one id holds once.
                 return admitted(old, hold);
             }
             if let Some(shortfall) = terms.feature.and_then(|feature| self.plans.without(&old.plan, feature)) {
