@@ -8,6 +8,7 @@ pub mod alipay;
 pub mod aws;
 pub mod event;
 pub mod function;
+pub mod gate;
 pub mod http;
 pub mod jobs;
 pub mod log;

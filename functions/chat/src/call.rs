@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures_util::future::join_all;
 use http::HeaderMap;
 use tenantry_domain::{
     Amounts, KeyId, Millis, RequestId, Resource, UserId,
@@ -80,6 +81,9 @@ const SHORTEST_ANSWER: u64 = 16;
 const RESERVE_TRIES: u32 = 3;
 const RESERVE_PAUSE: Duration = Duration::from_millis(50);
 
+/// How long a call that cannot be admitted waits for what it may hold to be given back.
+const GIVING_BACK: Duration = Duration::from_secs(2);
+
 /// What every charged call takes beside its tokens.
 const fn charge(operation: Operation) -> Amounts {
     let amounts = Amounts::NONE.with(Resource::ApiCalls, 1);
@@ -153,7 +157,7 @@ impl Call {
         let store = &state.0.store;
         let ceilings = store.ceilings(&scope, key.as_ref().zip(budgets.as_ref()), &member, &model.id).await?;
         let reserve = async |estimate: &Estimate| {
-            let mut tries = 0;
+            let (mut tries, mut given_back) = (0, vec![]);
             loop {
                 let request = RequestId::at(store.now());
                 let demand = estimate.demand(&model, operation);
@@ -163,12 +167,14 @@ impl Call {
                 tries += 1;
                 // Perhaps the write was applied and only its answer lost.
                 let (again, store, scope) = (matches!(error, StoreError::Unavailable(_)), store.clone(), scope.clone());
-                state.0.calls.spawn(async move {
+                given_back.push(state.0.calls.spawn(async move {
                     if let Err(error) = store.release(&scope, &request).await {
                         tracing::warn!(%request, %error, "if it holds something, that will expire");
                     }
-                });
+                }));
                 if !again || tries == RESERVE_TRIES {
+                    // A function that has answered is not run any more, until the hold has expired perhaps.
+                    let _ = tokio::time::timeout(GIVING_BACK, join_all(given_back)).await;
                     return Err(error);
                 }
                 tokio::time::sleep(RESERVE_PAUSE * tries).await;
@@ -315,8 +321,14 @@ impl Call {
             |charged| Standing::after(&self.reservation, charged).headers(&charge(self.operation), store.now());
         if let Err(error) = queue.send(&event).await {
             tracing::warn!(request = %event.id, %error, "writing the usage without the queue");
-            if let Err(error) = store.write_usage(scope, std::slice::from_ref(&event)).await {
-                tracing::error!(request = %event.id, %error, ?event, "usage could not be written; its hold will expire");
+            let written =
+                store.write_usage(scope, std::slice::from_ref(&event)).await.map_err(|error| error.to_string());
+            let written = written.and_then(|report| match report.rejected.is_empty() {
+                true => Ok(()),
+                false => Err("the database takes no such record".to_owned()),
+            });
+            if let Err(error) = written {
+                tracing::error!(request = %event.id, error, ?event, "usage could not be written; its hold will expire");
                 return headers(None);
             }
         }

@@ -91,7 +91,10 @@ impl Store {
         if let Some(stored) = self.get(&keys::meter(scope), false).await? {
             let (now, mut meter) = (self.now(), crate::meter::read_meter(&stored)?);
             if meter.shards != Shards::default() {
-                self.keep_shards(scope).await?;
+                // What is due is not kept waiting: a hold that expired, a plan that ends.
+                if let Err(error) = self.keep_shards(scope).await {
+                    tracing::error!(org = %scope.org(), %error, "the shards of a meter could not be shared out anew");
+                }
                 meter = self.meter(scope).await?;
             }
             due.credits = crate::credit_watch::is_due(&stored, &meter)?;

@@ -202,14 +202,7 @@ async fn tenant(store: &Store, index: usize, plan: &str) -> Tenant {
     for kind in [3, 4] {
         let id = KeyId::from_short(&short(kind)).expect("an id");
         let secret = ApiKeySecret::generate().expect("randomness");
-        let mut budgets = Budgets::default();
-        if kind == 4 {
-            budgets.whole.limits.insert(Resource::Messages, 6);
-            budgets.whole.limits.insert(Resource::LlmTokens, 2_500);
-            budgets.whole.credits = Some(900);
-            let limits = [(Resource::LlmTokens, 1_200)].into();
-            budgets.models.insert("priced".to_owned(), Budget { limits, ..Budget::default() });
-        }
+        let budgets = if kind == 4 { budgets() } else { Budgets::default() };
         let new = NewApiKey {
             id: &id,
             name: "simulated",
@@ -226,6 +219,17 @@ async fn tenant(store: &Store, index: usize, plan: &str) -> Tenant {
     let row = NewLedgerRow { kind, amount: PACKAGE, key, reference: None, expires_at: None };
     store.add_credits(&scope, &row).await.expect("a calm database");
     Tenant { scope, org, keys: keys.try_into().expect("two keys") }
+}
+
+/// What the second key of every tenant may use in a month.
+fn budgets() -> Budgets {
+    let mut budgets = Budgets::default();
+    budgets.whole.limits.insert(Resource::Messages, 4);
+    budgets.whole.limits.insert(Resource::LlmTokens, 1_200);
+    budgets.whole.credits = Some(400);
+    let limits = [(Resource::LlmTokens, 500)].into();
+    budgets.models.insert("priced".to_owned(), Budget { limits, ..Budget::default() });
+    budgets
 }
 
 /// Mails go nowhere, and can be refused.

@@ -19,6 +19,9 @@ struct Arguments {
     /// Only every so many-th of them: for several processes.
     #[arg(long, default_value_t = 1)]
     step: u64,
+    /// Much at once, at the turn of the month, and everything goes wrong often.
+    #[arg(long)]
+    rough: bool,
     /// Break the protocol in this way.
     #[arg(long)]
     sabotage: Option<Sabotage>,
@@ -32,7 +35,8 @@ fn main() -> ExitCode {
     let (mut broken, mut ran, mut calls, mut requests) = (0_u64, 0_u64, 0, 0);
     for seed in (arguments.from..arguments.from + arguments.seeds).step_by(usize::try_from(arguments.step).unwrap_or(1))
     {
-        let run = run(Scenario::seeded(seed), arguments.sabotage);
+        let scenario = if arguments.rough { Scenario::rough(seed) } else { Scenario::seeded(seed) };
+        let run = run(scenario, arguments.sabotage);
         (ran, calls, requests) = (ran + 1, calls + run.calls, requests + run.requests);
         if arguments.trace {
             eprintln!("{}", run.trace.join("\n"));

@@ -4,16 +4,18 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 use tenantry_domain::{
-    Amounts, Period, Resource,
+    Amounts, Period, RequestId, Resource,
     budget::{BudgetId, Owner},
     catalogue::Catalogue,
     ledger::LedgerRow,
+    metering::{Demand, Meter, Refusal},
     time::day,
     usage::{Operation, Status, UsageEvent},
 };
-use tenantry_store::{Look, Store, Sums};
+use tenantry_store::{Admission, Look, Store, Sums};
 
 use crate::{
+    budgets,
     client::{Outcome, trace_id},
     payer::PACKAGE,
     scenario::{CATALOGUE, Event},
@@ -59,6 +61,9 @@ pub(crate) async fn judge(world: &World, store: &Store) -> Vec<String> {
     let (expired, possible, unheard) = (books.expired, books.possible, lock(&world.seen).unheard);
     books.expect(expired <= possible + unheard, || {
         format!("{expired} requests expired, of {possible} calls that could have and {unheard} unheard reservations")
+    });
+    books.expect(expired == 0 || !world.scenario.is_faultless(), || {
+        format!("{expired} requests expired, and nothing went wrong that could have kept them from being settled")
     });
     books.violations
 }
@@ -118,8 +123,54 @@ impl Books<'_> {
         self.roll_ups(index, tenant, &all).await?;
         self.credits(index, tenant, meter.credits, &all).await?;
         self.calls(index, &all);
+        self.plan(index, tenant, &meter);
         let look = store.look(scope, &|| false).await?;
         self.expect(matches!(look, Look::Clean), || format!("tenant {index}: the reconciler found {look:?}"));
+        self.all_is_there(index, tenant, &meter).await
+    }
+
+    /// The plan is what the last entitlement says, in every shard.
+    fn plan(&mut self, index: usize, tenant: &Tenant, meter: &Meter) {
+        let scenario = &self.world.scenario;
+        let changes =
+            scenario.events.iter().filter(|(_, of, _)| *of == index).filter_map(|(_, _, event)| match event {
+                Event::Plan { plan, version } => Some((*version, *plan)),
+                _ => None,
+            });
+        let expected = changes.max().map_or(scenario.tenants[index], |(_, plan)| plan);
+        for item in self.world.items() {
+            if item["sk"]["S"] != "METER" || item["org"]["S"] != tenant.org.as_str() {
+                continue;
+            }
+            let (plan, period) = (&item["plan"]["S"], &item["period"]["S"]);
+            self.expect(plan == expected && *period == *meter.period.to_string(), || {
+                format!("tenant {index}: a meter is on {plan} in {period}, not on {expected} in {}", meter.period)
+            });
+        }
+    }
+
+    /// All that is left is there for one request, whichever shards have it, and not one unit more.
+    async fn all_is_there(&mut self, index: usize, tenant: &Tenant, meter: &Meter) -> tenantry_store::Result<()> {
+        let (store, scope) = (self.store, &tenant.scope);
+        let all = Demand {
+            amounts: meter.left.limited().fold(Amounts::NONE, |sum, (resource, left)| sum.with(resource, left)),
+            credits: meter.credits,
+        };
+        let mut demands = vec![(all, true), (Demand { credits: all.credits + 1, ..all }, false)];
+        for (resource, left) in meter.left.limited() {
+            demands.push((Demand { amounts: Amounts::NONE.with(resource, left + 1), credits: 0 }, false));
+        }
+        for (demand, is_covered) in demands {
+            let request = RequestId::at(self.world.now());
+            let admission = store.reserve(scope, &request, &demand, 60_000).await?;
+            let fits = match &admission {
+                Admission::Admitted(_) => is_covered,
+                Admission::Refused(Refusal::QuotaExceeded { .. } | Refusal::OutOfCredits { .. }) => !is_covered,
+                Admission::Refused(_) => false,
+            };
+            self.expect(fits, || format!("tenant {index}: with {all:?} left, {demand:?} is answered {admission:?}"));
+            store.release(scope, &request).await?;
+        }
         Ok(())
     }
 
@@ -169,6 +220,10 @@ impl Books<'_> {
                     "tenant {index} {period} {model:?}: the budget says {spent:?}, its records {least:?} to {most:?}"
                 )
             });
+            let limits = if model.is_none() { budgets().whole } else { budgets().models["priced"].clone() };
+            let kept = limits.limits.iter().all(|(resource, limit)| spent.amounts.get(*resource) <= *limit)
+                && limits.credits.is_none_or(|limit| spent.credits <= limit);
+            self.expect(kept, || format!("tenant {index} {period} {model:?}: {spent:?} is more than {limits:?}"));
         }
         Ok(())
     }
@@ -281,7 +336,10 @@ impl Books<'_> {
             let reported = seen.reported.get(&number);
             let tokens = record.tokens;
             let price = |tokens| catalogue.model(call.model).map_or(0, |model| model.price.of(tokens));
-            let problem = if record.status == Status::UpstreamError || asked == 0 {
+            let is_whole = matches!(outcome, Some(Outcome::Whole(_) | Outcome::Streamed { done: true }));
+            let problem = if is_whole && record.status != Status::Ok {
+                Some("was answered whole, and is recorded as if it had not been")
+            } else if record.status == Status::UpstreamError || asked == 0 {
                 (record.charged != Amounts::NONE || record.credits != 0).then_some("was not answered, and is charged")
             } else if record.charged.get(Resource::LlmTokens) + record.overrun != tokens.total() {
                 Some("is not charged what it used")
@@ -295,6 +353,10 @@ impl Books<'_> {
                     != Some((tokens.prompt, tokens.completion))
             {
                 Some("is recorded with other usage than the vendor reported")
+            } else if record.status == Status::Ok && (reported.is_some() == record.estimated) {
+                Some("is estimated, or not, though the vendor did not, or did, report")
+            } else if record.overrun > 0 && reported.is_some_and(|reported| reported.within) {
+                Some("ran over what was held, though it was within")
             } else if record.credits > price(&tokens)
                 || (reported.is_some_and(|reported| reported.within) && record.credits < price(&tokens))
             {

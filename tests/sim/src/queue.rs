@@ -91,6 +91,9 @@ impl UsageQueue for Outgoing {
                 world.saboteur.iter().for_each(|saboteur| saboteur.hold_back(event.id.short(), &body, process));
                 return Ok(());
             }
+            if world.saboteur.as_ref().is_some_and(|saboteur| saboteur.kind == Sabotage::NeverSettle) {
+                return Ok(());
+            }
             if world.happens(faults.slow) {
                 millis(world.dice(|dice| dice.u64(1..3_000))).await;
             }

@@ -45,11 +45,17 @@ pub enum Sabotage {
     FailOpen,
     /// A booking does not ask whether it was made.
     BookTwice,
+    /// A gateway neither reports what was used nor settles.
+    NeverSettle,
+    /// A reservation does not ask what is left of budgets.
+    IgnoreBudgets,
+    /// A change of plan does not ask whether a later one was made.
+    OlderPlanWins,
 }
 
 impl Sabotage {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 16] = [
         Self::SettleTwice,
         Self::DedupByBatchHash,
         Self::RefundIntoTheWrongMonth,
@@ -63,6 +69,9 @@ impl Sabotage {
         Self::ExpireBlindly,
         Self::FailOpen,
         Self::BookTwice,
+        Self::NeverSettle,
+        Self::IgnoreBudgets,
+        Self::OlderPlanWins,
     ];
 }
 
@@ -114,16 +123,16 @@ impl Saboteur {
     }
 
     /// Sends a request to the database as the mistake has it.
-    pub(crate) fn apply(&self, world: &World, operation: &str, body: &[u8]) -> (u16, String) {
+    pub(crate) fn apply(&self, world: &World, process: &str, operation: &str, body: &[u8]) -> (u16, String) {
         let Ok(mut request) = serde_json::from_slice::<Value>(body) else {
             return world.engine.serve(operation, body);
         };
         if matches!(operation, "GetItem" | "Query" | "TransactGetItems") {
-            let is_record = request["Key"]["sk"]["S"].as_str().is_some_and(|sk| sk.starts_with("REC#"));
-            if self.kind == Sabotage::ExpireBlindly && is_record {
-                return (200, "{}".to_owned());
-            }
-            return world.engine.serve(operation, body);
+            return self.look(world, process, operation, body, &request);
+        }
+        if self.kind == Sabotage::NeverSettle && process.starts_with("gateway") && settles(operation, &request) {
+            self.make();
+            return (200, "{}".to_owned());
         }
         match self.kind {
             Sabotage::RollUpsApart if operation == "TransactWriteItems" => return self.apart(world, request),
@@ -153,10 +162,29 @@ impl Saboteur {
         (status, text)
     }
 
+    /// What somebody sees who does not look at what the mistake forgets.
+    fn look(&self, world: &World, process: &str, operation: &str, body: &[u8], request: &Value) -> (u16, String) {
+        let sk = request["Key"]["sk"]["S"].as_str().unwrap_or_default();
+        let is_overlooked = match self.kind {
+            Sabotage::ExpireBlindly => sk.starts_with("REC#"),
+            Sabotage::IgnoreBudgets => sk.starts_with("BUDGET#") && process.starts_with("gateway"),
+            _ => false,
+        };
+        if is_overlooked {
+            return (200, "{}".to_owned());
+        }
+        let (status, text) = world.engine.serve(operation, body);
+        if self.kind == Sabotage::OlderPlanWins && sk == "METER" && process.starts_with("operator") {
+            let mut answer: Value = serde_json::from_str(&text).unwrap_or_default();
+            answer["Item"].as_object_mut().map(|item| item.remove("plan_version"));
+            return (status, answer.to_string());
+        }
+        (status, text)
+    }
+
     fn change(&self, operation: &str, request: &mut Value) {
         if operation == "TransactWriteItems" {
-            let items = request["TransactItems"].as_array_mut().into_iter().flatten();
-            let settles = items.map(|item| &item["Update"]).any(is_settle);
+            let settles = settles(operation, request);
             let items = request["TransactItems"].as_array_mut();
             if self.kind == Sabotage::ExpireWithoutRecord && settles {
                 let Some(items) = items else { return };
@@ -195,6 +223,15 @@ impl Saboteur {
             }
             Sabotage::RollOverTwice if write["Item"]["closed_at"].is_object() => {
                 Some("attribute_not_exists(nothing)".to_owned())
+            }
+            Sabotage::IgnoreBudgets if condition.contains(" <= :most_") => {
+                let part = |part: &str| {
+                    if part.contains(" <= :most_") { part.replace(" <= ", " <> ") } else { part.to_owned() }
+                };
+                Some(condition.split(" AND ").map(part).collect::<Vec<_>>().join(" AND "))
+            }
+            Sabotage::OlderPlanWins if condition.contains("plan_version <= :version") => {
+                Some(condition.replace("plan_version <= :version", "plan_version <> :version"))
             }
             _ => None,
         };
@@ -296,6 +333,15 @@ impl Saboteur {
 
 fn expression<'a>(write: &'a Value, name: &str) -> &'a str {
     write[name].as_str().unwrap_or_default()
+}
+
+/// Whether a request settles a hold.
+fn settles(operation: &str, request: &Value) -> bool {
+    if operation != "TransactWriteItems" {
+        return is_settle(request);
+    }
+    let items = request["TransactItems"].as_array().into_iter().flatten();
+    items.map(|item| &item["Update"]).any(is_settle)
 }
 
 fn is_settle(write: &Value) -> bool {

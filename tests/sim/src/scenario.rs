@@ -176,12 +176,14 @@ pub(crate) enum Event {
 }
 
 /// How often what goes wrong, in thousandths of requests.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Faults {
     /// An error before anything happened.
     pub(crate) before: u32,
     /// It happened, and the answer was lost.
     pub(crate) lost: u32,
+    /// The same, of reservations alone.
+    pub(crate) unheard: u32,
     /// Refused for being too much.
     pub(crate) throttled: u32,
     /// Refused because somebody else was at the item.
@@ -242,6 +244,7 @@ impl Scenario {
         let faults = Faults {
             before: of(rate),
             lost: of(rate),
+            unheard: 0,
             throttled: of(rate),
             conflict: of(rate),
             slow: of(rate),
@@ -252,6 +255,46 @@ impl Scenario {
         let skew = [0, 0, 800, 4_000][dice.usize(..4)];
         let shards = dice.bool().then(|| dice.u8(2..=4));
         Self { seed, start, tenants, shards, calls, events, faults, skew, execution: None }
+    }
+
+    /// The scenario of a seed in which much happens at once, the month turns and everything goes wrong often: a mistake in
+    /// the protocol is noticed after a few of these.
+    #[must_use]
+    pub fn rough(seed: u64) -> Self {
+        let calm = Self::seeded(seed);
+        let mut dice = fastrand::Rng::with_seed(seed ^ 0x0bad);
+        let faults = Faults {
+            before: 20,
+            lost: 60,
+            unheard: 0,
+            throttled: 10,
+            conflict: 30,
+            slow: 60,
+            kill: 25,
+            queue: 80,
+            again: 400,
+        };
+        let spread = dice.u64(3_000..20_000);
+        let tenants = calm.tenants.len();
+        let calls = (0..40).map(|_| call(&mut dice, tenants, spread)).collect();
+        let at = |dice: &mut fastrand::Rng| Duration::from_millis(dice.u64(..spread));
+        let mut events: Vec<_> =
+            calm.events.into_iter().map(|(_, tenant, event)| (at(&mut dice), tenant, event)).collect();
+        events.push((at(&mut dice), dice.usize(..tenants), Event::Paid { times: 3 }));
+        let start = Period::of(1_795_176_000_000).end() - dice.i64(1_000..12_000);
+        Self { start, calls, events, faults, ..calm }
+    }
+
+    /// The scenario of a seed in which nothing goes wrong but that every third reservation is made without its maker hearing
+    /// of it: all of those must be given back.
+    #[must_use]
+    pub fn unheard(seed: u64) -> Self {
+        Self { faults: Faults { unheard: 333, ..Faults::default() }, ..Self::seeded(seed) }
+    }
+
+    /// Whether nothing goes wrong that could keep a hold from being settled, or given back.
+    pub(crate) fn is_faultless(&self) -> bool {
+        Faults { unheard: 0, ..self.faults } == Faults::default() && self.execution.is_none()
     }
 
     /// One tenant, a stream, a whole answer and embeddings, in which the process that serves them dies at its `request`-th

@@ -84,8 +84,9 @@ async fn send(process: &Arc<Process>, operation: &str, body: Vec<u8>) -> Result<
     }
     let slow = |rate| if world.happens(rate) { world.dice(|dice| dice.u64(1..5_000)) } else { 0 };
     let (before, after) = (slow(faults.slow), slow(faults.slow));
-    let lost = world.happens(faults.lost);
-    if (lost || before > 0 || after > 0) && is_reservation(&body) {
+    let is_reservation = is_reservation(&body);
+    let lost = world.happens(faults.lost) || (is_reservation && world.happens(faults.unheard));
+    if (lost || before > 0 || after > 0) && is_reservation {
         lock(&world.seen).unheard += 1;
     }
     let (status, text) = if before == 0 {
@@ -144,7 +145,7 @@ fn conflict(operation: &str, body: &[u8]) -> String {
 /// Lets the database do it.
 fn apply(world: &World, name: &str, operation: &str, body: &[u8]) -> (u16, String) {
     let (status, text) = match &world.saboteur {
-        Some(saboteur) => saboteur.apply(world, operation, body),
+        Some(saboteur) => saboteur.apply(world, name, operation, body),
         _ => world.engine.serve(operation, body),
     };
     world.note(|| format!("{name} {operation} {} -> {status}{}", about(body), told(status, &text)));

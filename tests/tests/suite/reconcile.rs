@@ -2,18 +2,13 @@
 
 use std::{
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicBool, Ordering},
-        mpsc,
     },
     time::Duration,
 };
 
-use aws_sdk_dynamodb::{
-    config::{ConfigBag, Intercept, RuntimeComponents, interceptors::BeforeTransmitInterceptorContextRef},
-    error::BoxError,
-    types::AttributeValue,
-};
+use aws_sdk_dynamodb::types::AttributeValue;
 use tenantry_domain::{
     Amounts, Clock, Period, RequestId, Resource,
     metering::Demand,
@@ -22,10 +17,10 @@ use tenantry_domain::{
 use tenantry_quota_reset::{Job, Message, Tally, run};
 use tenantry_store::{Admission, Difference, Look, Reservation, Store, Suspicion, TenantScope};
 use tenantry_tests::{
+    gate::Gate,
     jobs::{Jobs, Row, tenants},
     platform::{NOON, Platform, Setup},
 };
-use tokio::sync::oneshot;
 
 const MINUTE: i64 = 60_000;
 const DAY: i64 = 24 * 60 * MINUTE;
@@ -282,35 +277,6 @@ async fn a_row_that_was_written_to_between_the_looks_waits_for_the_next_night() 
     assert_eq!(store.look_again(&scope, &first, &|| false).await.unwrap(), Some(vec![]));
 }
 
-/// Holds the first `UpdateItem` back: tells that it is about to be sent, and sends it when it may.
-#[derive(Debug)]
-struct Gate {
-    reached: Mutex<Option<oneshot::Sender<()>>>,
-    may_go: Mutex<mpsc::Receiver<()>>,
-}
-
-impl Intercept for Gate {
-    fn name(&self) -> &'static str {
-        "Gate"
-    }
-
-    fn read_before_transmit(
-        &self,
-        context: &BeforeTransmitInterceptorContextRef<'_>,
-        _: &RuntimeComponents,
-        _: &mut ConfigBag,
-    ) -> Result<(), BoxError> {
-        let target = context.request().headers().get("x-amz-target").unwrap_or_default();
-        if target.ends_with("UpdateItem")
-            && let Some(reached) = self.reached.lock().unwrap().take()
-        {
-            reached.send(()).unwrap();
-            self.may_go.lock().unwrap().recv().unwrap();
-        }
-        Ok(())
-    }
-}
-
 struct Standing(i64);
 
 impl Clock for Standing {
@@ -332,19 +298,14 @@ async fn overtaken(meanwhile: impl AsyncFnOnce(&Platform, &TenantScope)) -> (Pla
     platform.put_row(row).await;
     let suspicion = suspicion(&platform, &scope).await.unwrap();
 
-    let ((reached, is_reached), (go, may_go)) = (oneshot::channel(), mpsc::channel());
-    let gate = Gate { reached: Mutex::new(Some(reached)), may_go: Mutex::new(may_go) };
-    let client = platform.host().database();
-    let config = client.config().to_builder().interceptor(gate).build();
+    let (client, gate) = Gate::before_update(&platform);
     let (plans, clock) = (platform.store().plans().clone(), Arc::new(Standing(platform.store().now())));
-    let slow = Store::new(aws_sdk_dynamodb::Client::from_conf(config), tenantry_host::TABLE, plans, clock);
+    let slow = Store::new(client, tenantry_host::TABLE, plans, clock);
     let repairer = tokio::spawn({
         let scope = scope.clone();
         async move { slow.look_again(&scope, &suspicion, &|| false).await.unwrap().unwrap() }
     });
-    is_reached.await.unwrap();
-    meanwhile(&platform, &scope).await;
-    go.send(()).unwrap();
+    gate.meanwhile(meanwhile(&platform, &scope)).await;
     let repaired = repairer.await.unwrap().len();
     (platform, scope, repaired)
 }

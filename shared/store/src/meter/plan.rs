@@ -161,7 +161,11 @@ impl PlanChange {
     /// Of a meter in one piece.
     fn new(meter: &Meter, fresh: &Meter, version: u64, until: Option<Millis>) -> Self {
         let before = Allowances::from_fn(|_| Limit::Of(0));
-        Self::of_shard(&Seen { meter, own: meter, before }, fresh, version, until)
+        let mut change = Self::of_shard(&Seen { meter, own: meter, before }, fresh, version, until);
+        // In shards since it was read, it would get the rate of the whole beside the parts of the others.
+        change.condition.push(format!("(attribute_not_exists({made}) OR {made} = :made)", made = item::MADE));
+        change.values.insert(":made".into(), n(1));
+        change
     }
 
     fn of_shard(seen: &Seen<'_>, fresh: &Meter, version: u64, until: Option<Millis>) -> Self {

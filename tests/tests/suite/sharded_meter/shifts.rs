@@ -3,8 +3,9 @@
 use futures_util::future::join_all;
 use tenantry_domain::{Amounts, Period, Resource, ledger::LedgerKind, metering::Refusal, plans::Limit};
 use tenantry_quota_reset::Job;
-use tenantry_store::{Booked, Look, NewLedgerRow, Planned, SettleOutcome};
+use tenantry_store::{Booked, Look, NewLedgerRow, Planned, SettleOutcome, Store};
 use tenantry_tests::{
+    gate::Gate,
     platform::{Platform, Setup},
     upstream::Upstream,
 };
@@ -231,4 +232,26 @@ async fn what_is_in_flight_in_a_shard_that_closes_stays_counted() {
     refused(store, scope, &tokens(1)).await;
     let main = items(&platform, &tenant).into_iter().find(|item| item.get("shard").is_none()).unwrap();
     assert_eq!((number(&main, "/max_holds"), number(&main, "/left/M/llm_tokens")), (8, 200_000 - 8));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_of_plan_that_shards_overtake_is_shared_out_as_well() {
+    let platform = Platform::start(plain(1_000)).await;
+    let (tenant, store) = (platform.tenant("free").await, platform.store());
+    let (client, gate) = Gate::before_update(&platform);
+    let slow = Store::new(client, tenantry_host::TABLE, store.plans().clone(), store.clock());
+    let scope = tenant.scope.clone();
+    let changing = tokio::spawn(async move { slow.put_on_plan(&scope, "pro", 1, None).await.unwrap() });
+    gate.meanwhile(async {
+        assert_eq!(store.set_meter_shards(&tenant.scope, 4).await.unwrap(), 4);
+    })
+    .await;
+    assert_eq!(changing.await.unwrap(), Planned::From("free".to_owned()));
+    let pro = store.plans().find("pro").unwrap();
+    let (meter, shards) = (platform.meter(&tenant).await, items(&platform, &tenant));
+    assert_eq!((shards.len(), meter.max_holds, meter.rate.limit()), (4, pro.limits.in_flight, pro.rate().limit()));
+    assert!(shards.iter().all(|shard| shard["plan"]["S"] == "pro"), "{shards:#?}");
+    // Another number of shards, and another plan, can still be had.
+    assert_eq!(store.set_meter_shards(&tenant.scope, 2).await.unwrap(), 2);
+    assert_eq!(store.put_on_plan(&tenant.scope, "free", 2, None).await.unwrap(), Planned::From("pro".to_owned()));
 }
