@@ -471,13 +471,13 @@ async fn months_that_go_back_are_none_of_another_orders() {
     };
     let used = order().await;
     let first = until().await;
-    stage.platform.clock().advance(15 * 24 * 60 * MINUTE);
+    stage.platform.clock().advance(20 * 24 * 60 * MINUTE);
     let whole = order().await;
     let month = until().await - first;
-    // Half of the time was used: of the first half of the money that is the other half, of the rest nothing is left.
+    // A third of the time is left: a quarter of the money takes a quarter of it all, and the rest what is left then.
     let paid_for = months_later(NOON + 1_000, 1) - NOON - 1_000;
-    stage.refund(&used, "half", Some(19_900 / 2)).await.unwrap();
-    assert_eq!(until().await, first + month - paid_for / 2);
+    stage.refund(&used, "quarter", Some(19_900 / 4)).await.unwrap();
+    assert_eq!(until().await, first + month - paid_for / 4);
     stage.refund(&used, "rest", None).await.unwrap();
     assert_eq!(until().await, store.now() + month, "the other month begins now, and is whole");
     assert_eq!(stage.platform.meter(&stage.tenant).await.plan, "pro");
