@@ -290,7 +290,11 @@ mod tests {
         assert_eq!(until(&part), until(&two) - 10 * DAY);
         let rest = part.prepaid_less(&plans, &a, "pro", first - 10 * DAY, later);
         assert_eq!(until(&rest), later + second);
-        assert_eq!(rest.prepaid_less(&plans, &a, "pro", DAY, later), rest, "there is nothing left of it");
+        assert_eq!(
+            until(&rest.prepaid_less(&plans, &a, "pro", DAY, later)),
+            until(&rest),
+            "there is nothing left of it"
+        );
         assert_eq!(until(&rest.prepaid_less(&plans, &b, "pro", 3 * first, later)), later);
         // Of one that was used up nothing goes, and one behind another loses what it brought and no more.
         let over = until(&one) + DAY;
