@@ -63,6 +63,7 @@ pub(crate) fn refused(error: CommerceError, field: &str) -> ApiError {
         }
         error @ (CommerceError::Stripe(_)
         | CommerceError::Payment(_)
+        | CommerceError::RefundRefused(_)
         | CommerceError::Mail(_)
         | CommerceError::Mismatch(_)) => ApiError::internal(error.to_string()),
     }

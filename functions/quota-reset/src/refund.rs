@@ -8,7 +8,6 @@ use tenantry_domain::{
     OrderId,
     orders::{NoRefund, Order, RefundEnd, RefundWanted},
 };
-use tenantry_payments::{PaymentError, stripe::StripeError};
 use tenantry_store::{AuditActor, Change, NewAudit, Origin, TenantScope};
 
 use crate::State;
@@ -224,8 +223,7 @@ fn of_error(id: &str, error: &CommerceError) -> RefundAnswer {
                  Mend that, and ask again with a new `id`."
             ),
         },
-        CommerceError::Payment(PaymentError::Refused { .. } | PaymentError::Invalid(_))
-        | CommerceError::Stripe(StripeError::Refused(_)) => {
+        CommerceError::RefundRefused(_) => {
             format!("{error}. Nothing went back. Mend what it says, and ask again with a new `id`.")
         }
         CommerceError::NotConfigured(_) => {

@@ -19,6 +19,11 @@ use serde::{Deserialize, Serialize};
 pub enum Fault {
     /// Status 500; nothing was done.
     Error500,
+    /// It is refused as not ours, as with a key that was exchanged: by WeChat Pay with 401 and unsigned, by Alipay as
+    /// `isv.invalid-signature`. Nothing was done.
+    Denied,
+    /// It is understood and refused; nothing was done.
+    Refused,
     /// Status 500 after it was done.
     Error500Applied,
     /// It is done, and the connection breaks before the answer is whole.
@@ -67,7 +72,14 @@ impl Fault {
                 tokio::time::sleep(Duration::from_millis(millis.into())).await;
                 answer
             }
-            Self::Tamper | Self::Unsigned | Self::WrongKey | Self::Stale | Self::Probe | Self::None => answer,
+            Self::Denied
+            | Self::Refused
+            | Self::Tamper
+            | Self::Unsigned
+            | Self::WrongKey
+            | Self::Stale
+            | Self::Probe
+            | Self::None => answer,
         }
     }
 }

@@ -30,8 +30,10 @@ async fn json(State(shown): State<Shown>) -> Json<Value> {
 }
 
 /// The faults that a button orders.
-const FAULTS: [(&str, &str); 5] = [
+const FAULTS: [(&str, &str); 7] = [
     ("error500", "500, nothing done"),
+    ("denied", "we are not believed"),
+    ("refused", "refused"),
     ("error500_applied", "500, but done"),
     ("break_off", "done, answer lost"),
     ("wrong_key", "answer by a forger"),

@@ -69,6 +69,7 @@ impl Call<'_> {
 
     fn within(&self, s: &mut State, headers: &HeaderMap, request: &str) -> Response {
         let checked = authenticate(headers, &s.settings.secret_key)
+            .and_then(|()| self.allowed(s))
             .and_then(|()| version(headers))
             .and_then(|()| form::parse(if self.body.is_empty() { self.query.unwrap_or_default() } else { self.body }))
             .and_then(|params| {
@@ -120,6 +121,15 @@ impl Call<'_> {
             response.headers_mut().insert(SHOULD_RETRY, HeaderValue::from_static("false"));
         }
         response
+    }
+
+    /// <https://docs.stripe.com/keys/restricted-api-keys>
+    fn allowed(&self, s: &State) -> Answer<()> {
+        if s.denied.as_deref().is_some_and(|below| self.path.starts_with(below)) {
+            let message = "The provided key does not have the required permissions for this endpoint.";
+            return Err(StripeError::invalid(message).status(StatusCode::FORBIDDEN));
+        }
+        Ok(())
     }
 
     fn carry_out(&self, s: &mut State, mut params: Params) -> (StatusCode, Value) {

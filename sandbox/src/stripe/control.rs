@@ -169,6 +169,12 @@ impl StripeSandbox {
         self.lock().losing = below.map(str::to_owned);
     }
 
+    /// From now on the key may not call what is below this path (`/v1/disputes`), like a restricted one that lacks the
+    /// permission. Until another path is set, or none.
+    pub fn deny(&self, below: Option<&str>) {
+        self.lock().denied = below.map(str::to_owned);
+    }
+
     /// An object as the API would answer it.
     #[must_use]
     pub fn object(&self, id: &str) -> Option<Value> {

@@ -45,6 +45,9 @@ pub(super) struct State {
     /// Writes below this path are done, and nobody hears of it.
     #[serde(skip)]
     pub(super) losing: Option<String>,
+    /// Calls below this path are not allowed to the key.
+    #[serde(skip)]
+    pub(super) denied: Option<String>,
     /// Of the double that holds this.
     #[serde(skip)]
     pub(super) settings: Settings,

@@ -167,7 +167,9 @@ impl Commerce {
                 Ok((order, presentation))
             }
             // Of an order that was shown before, a refusal says that it cannot be shown again, and no more.
-            Err(error @ (PaymentError::Refused { .. } | PaymentError::Invalid(_))) if order.show.is_none() => {
+            Err(error @ (PaymentError::Refused { .. } | PaymentError::Denied { .. } | PaymentError::Invalid(_)))
+                if order.show.is_none() =>
+            {
                 self.store.order_fact(scope, &order.id, &Fact::Failed).await?;
                 Err(error.into())
             }

@@ -31,6 +31,9 @@ pub enum CommerceError {
     /// It cannot be done in the state that things are in; the text is for the caller.
     #[error("{0}")]
     Impossible(&'static str),
+    /// The vendor said no to the refund itself: nothing went back, and nothing will. What it said.
+    #[error("{0}")]
+    RefundRefused(String),
     /// A refund is not begun.
     #[error("{0}")]
     NoRefund(#[from] NoRefund),
@@ -51,9 +54,12 @@ impl CommerceError {
             Self::Stripe(error) => error.is_transient(),
             Self::Payment(error) => error.is_transient(),
             Self::Mail(_) | Self::Contention => true,
-            Self::NotConfigured(_) | Self::Mismatch(_) | Self::Unknown(_) | Self::Impossible(_) | Self::NoRefund(_) => {
-                false
-            }
+            Self::NotConfigured(_)
+            | Self::Mismatch(_)
+            | Self::Unknown(_)
+            | Self::Impossible(_)
+            | Self::RefundRefused(_)
+            | Self::NoRefund(_) => false,
         }
     }
 }

@@ -76,7 +76,7 @@ impl Commerce {
             }
             Goods::Months { plan, months } => {
                 self.change_prepaid(scope, &key, |account| {
-                    account.prepaid_more(self.store.plans(), plan, *months, self.store.now())
+                    account.prepaid_more(self.store.plans(), &order.id, plan, *months, self.store.now())
                 })
                 .await
             }
@@ -84,7 +84,8 @@ impl Commerce {
     }
 
     /// Takes back what belongs to refunds from the total [`Order::taken_back`] to the total `to`: that share of the
-    /// credits, or that share of the months, from their end. What was used is gone.
+    /// credits, or that share of the months, from their end. What was used is gone, and what came with other orders is not
+    /// touched.
     async fn take_goods(&self, scope: &TenantScope, order: &Order, to: u64) -> Result<(), CommerceError> {
         let from = order.taken_back;
         let key = format!("order_back:{}:{from}", order.id);
@@ -99,14 +100,14 @@ impl Commerce {
                 let whole = u64::try_from(months_later(paid_at, *months) - paid_at).unwrap_or(0);
                 let share = Millis::try_from(order.share(whole, from, to)).unwrap_or(0);
                 self.change_prepaid(scope, &key, |account| {
-                    account.prepaid_less(self.store.plans(), plan, share, self.store.now())
+                    account.prepaid_less(self.store.plans(), &order.id, plan, share, self.store.now())
                 })
                 .await
             }
         }
     }
 
-    /// Takes credits, once for `key`.
+    /// Takes credits of those that came with `reference`, as far as they are there, once for `key`.
     pub(crate) async fn take_credits(
         &self,
         scope: &TenantScope,
@@ -116,7 +117,7 @@ impl Commerce {
         reference: &str,
     ) -> Result<(), CommerceError> {
         let new = NewLedgerRow { kind, amount, key, reference: Some(reference), expires_at: None };
-        if let Booked::Done(row) = self.store.take_credits(scope, &new).await?
+        if let Booked::Done(row) = self.store.take_credits_of(scope, &new, reference).await?
             && row.short > 0
         {
             let (row, short) = (&row.id, row.short);

@@ -7,11 +7,11 @@ use tenantry_domain::{
 };
 use tenantry_payments::{
     NewRefund, PaymentError, RefundState, Vendor,
-    stripe::{OperationKey, PaymentRef, RefundReason, StripeError},
+    stripe::{OperationKey, PaymentRef, RefundReason},
 };
 use tenantry_store::{NewAudit, TenantScope};
 
-use crate::{Commerce, CommerceError, checkout::METADATA_ORDER, reconcile::vendor_of};
+use crate::{Commerce, CommerceError, checkout::METADATA_ORDER, reconcile::vendor_of, top_up::is_no};
 
 /// Our word in a refund's metadata for which one of its order's it is.
 const METADATA_REFUND: &str = "refund";
@@ -48,25 +48,27 @@ impl Commerce {
         self.settle(scope, order).await
     }
 
-    /// Asks for the refund that is under way, as often as it takes.
+    /// Asks for the refund that is under way, as often as it takes. It ends when the vendor says what became of it, and
+    /// nothing else that fails is an end: what was asked for before may have been done.
     pub(crate) async fn go_on_refunding(&self, scope: &TenantScope, order: Order) -> Result<Order, CommerceError> {
         let Some(begun) = order.refund.clone() else { return self.settle(scope, order).await };
-        let done = match vendor_of(order.provider) {
-            Some(vendor) => self.refund_in_china(scope, &order, &begun, vendor).await,
-            None => self.refund_at_stripe(scope, &order, &begun).await,
+        let order = match vendor_of(order.provider) {
+            Some(vendor) => self.refund_in_china(scope, &order, &begun, vendor).await?,
+            None => self.refund_at_stripe(scope, &order, &begun).await?,
         };
-        match done {
-            // The vendor said no, so nothing happened and nothing will.
-            Err(
-                error @ (CommerceError::Payment(PaymentError::Refused { .. } | PaymentError::Invalid(_))
-                | CommerceError::Stripe(StripeError::Refused(_))),
-            ) => {
-                self.store.end_refund(scope, &order.id, begun.number, RefundEnd::Refused, None).await?;
-                Err(error)
-            }
-            Err(error) => Err(error),
-            Ok(order) => self.settle(scope, order).await,
-        }
+        self.settle(scope, order).await
+    }
+
+    /// The vendor said no to the refund itself, so nothing happened and nothing will.
+    async fn refund_refused(
+        &self,
+        scope: &TenantScope,
+        order: &Order,
+        begun: &RefundBegun,
+        why: String,
+    ) -> Result<Order, CommerceError> {
+        self.store.end_refund(scope, &order.id, begun, RefundEnd::Refused, None).await?;
+        Err(CommerceError::RefundRefused(why))
     }
 
     async fn refund_in_china(
@@ -84,7 +86,12 @@ impl Commerce {
             order_amount: order.amount,
             reason: &begun.reason,
         };
-        let made = self.payment(vendor)?.refund(&new).await?;
+        let made = match self.payment(vendor)?.refund(&new).await {
+            Err(error @ (PaymentError::Refused { .. } | PaymentError::Invalid(_))) => {
+                return self.refund_refused(scope, order, begun, error.to_string()).await;
+            }
+            made => made?,
+        };
         let done = match vendor {
             // It tells of each refund by its number, Alipay of all of them together.
             Vendor::WeChat => Fact::Refund { number, amount: begun.amount },
@@ -93,11 +100,11 @@ impl Commerce {
         match made.state {
             RefundState::Succeeded => {
                 let made = RefundEnd::Made;
-                Ok(self.store.end_refund(scope, &order.id, begun.number, made, Some(&done)).await?)
+                Ok(self.store.end_refund(scope, &order.id, begun, made, Some(&done)).await?)
             }
             RefundState::Closed => {
                 tracing::error!(org = %scope.org(), order = %order.id, "the vendor closed a refund; it needs a new one");
-                Ok(self.store.end_refund(scope, &order.id, begun.number, RefundEnd::Refused, None).await?)
+                Ok(self.store.end_refund(scope, &order.id, begun, RefundEnd::Refused, None).await?)
             }
             RefundState::Processing | RefundState::Absent => Ok(order.clone()),
             RefundState::Abnormal | RefundState::Unknown(_) => {
@@ -123,17 +130,23 @@ impl Commerce {
         let made = match made {
             Some(made) => made,
             None => {
-                // The last of it is all that is left of the payment, taxes too.
-                let amount = (begun.total < order.amount).then(|| i64::try_from(begun.amount).unwrap_or(i64::MAX));
+                // All is all that is left of the payment, taxes too.
+                let amount = (!begun.all).then(|| i64::try_from(begun.amount).unwrap_or(i64::MAX));
                 let words = [(METADATA_ORDER, order.id.as_str()), (METADATA_REFUND, number.as_str())];
                 let key = OperationKey::new("refund", &[order.id.as_str(), &number]);
-                stripe.refund(payment, amount, Some(RefundReason::RequestedByCustomer), &words, &key).await?
+                match stripe.refund(payment, amount, Some(RefundReason::RequestedByCustomer), &words, &key).await {
+                    Err(error) if is_no(&error) => {
+                        return self.refund_refused(scope, order, begun, error.to_string()).await;
+                    }
+                    made => made?,
+                }
             }
         };
         let intent = stripe.payment_intent(&paid.payment).await?;
         self.take_back_order(scope, order.clone(), &intent).await?;
         let end = if made.took_money() { RefundEnd::Made } else { RefundEnd::Refused };
-        Ok(self.store.end_refund(scope, &order.id, begun.number, end, None).await?)
+        let done = RefundBegun { amount: made.amount.unsigned_abs(), ..begun.clone() };
+        Ok(self.store.end_refund(scope, &order.id, &done, end, None).await?)
     }
 }
 

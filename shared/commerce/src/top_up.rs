@@ -322,7 +322,7 @@ pub(crate) fn method_of(order: &Order) -> Option<&str> {
 }
 
 /// Whether the bank or Stripe said no to this payment, and not to us.
-fn is_no(error: &StripeError) -> bool {
+pub(crate) fn is_no(error: &StripeError) -> bool {
     error.refusal().is_some_and(|refusal| {
         matches!(refusal.status, 400 | 402 | 404) && refusal.kind.as_deref() != Some("idempotency_error")
     })

@@ -2,6 +2,7 @@
 
 use crate::{
     billing::{Entitlement, Standing},
+    ids::OrderId,
     plans::Plans,
     time::{Millis, months_later},
 };
@@ -36,6 +37,23 @@ pub struct Prepaid {
     pub plan: String,
     /// Its end.
     pub until: Millis,
+    /// Whose time it is, in the order in which it is used: the orders, and how much of the plan each has brought. Time
+    /// before theirs is that of orders that nobody noted.
+    pub orders: Vec<(OrderId, Millis)>,
+}
+
+impl Prepaid {
+    /// How much of the time of each order is left, of those that have any.
+    fn left(&self, now: Millis) -> Vec<(OrderId, Millis)> {
+        let mut rest = (self.until - now).max(0);
+        let mut left: Vec<_> = self.orders.clone();
+        for (_, time) in left.iter_mut().rev() {
+            *time = rest.min(*time);
+            rest -= *time;
+        }
+        left.retain(|(_, time)| *time > 0);
+        left
+    }
 }
 
 /// The account.
@@ -100,31 +118,46 @@ impl Account {
     /// the time of the smaller one is turned into time of it by what a month of each costs. So nothing that was paid for
     /// is lost, and nothing is got that was not paid for.
     #[must_use]
-    pub fn prepaid_more(&self, plans: &Plans, plan: &str, months: u32, now: Millis) -> Self {
+    pub fn prepaid_more(&self, plans: &Plans, order: &OrderId, plan: &str, months: u32, now: Millis) -> Self {
         let left = self.prepaid.as_ref().filter(|prepaid| prepaid.until > now);
-        let prepaid = match left {
-            None => Prepaid { plan: plan.to_owned(), until: months_later(now, months) },
+        let mut orders = left.map(|left| left.left(now)).unwrap_or_default();
+        let month = months_later(now, months) - now;
+        let (plan, until, time) = match left {
+            None => (plan, now + month, month),
             Some(left) if left.plan == plan => {
-                Prepaid { plan: plan.to_owned(), until: months_later(left.until, months) }
+                let until = months_later(left.until, months);
+                (plan, until, until - left.until)
             }
             Some(left) if plans.larger(&left.plan, plan) == plan => {
-                let until = months_later(now, months);
-                Prepaid { plan: plan.to_owned(), until: until + converted(plans, left.until - now, &left.plan, plan) }
+                orders.iter_mut().for_each(|(_, time)| *time = converted(plans, *time, &left.plan, plan));
+                (plan, now + month + converted(plans, left.until - now, &left.plan, plan), month)
             }
             Some(left) => {
-                let time = months_later(now, months) - now;
-                Prepaid { until: left.until + converted(plans, time, plan, &left.plan), ..left.clone() }
+                let time = converted(plans, month, plan, &left.plan);
+                (left.plan.as_str(), left.until + time, time)
             }
         };
-        Self { prepaid: Some(prepaid), ..self.clone() }
+        orders.push((order.clone(), time));
+        Self { prepaid: Some(Prepaid { plan: plan.to_owned(), until, orders }), ..self.clone() }
     }
 
-    /// The account with `time` of `plan` taken back from the end of what is paid for in advance; what was used stays used.
+    /// The account with `time` of `plan` taken back of what `order` has brought, as far as that is left: what was used stays
+    /// used, and what others have brought comes the earlier.
     #[must_use]
-    pub fn prepaid_less(&self, plans: &Plans, plan: &str, time: Millis, now: Millis) -> Self {
+    pub fn prepaid_less(&self, plans: &Plans, order: &OrderId, plan: &str, time: Millis, now: Millis) -> Self {
         let prepaid = self.prepaid.as_ref().map(|left| {
-            let until = left.until - converted(plans, time, plan, &left.plan);
-            Prepaid { until: until.max(left.until.min(now)), ..left.clone() }
+            let (mut orders, mut time) = (left.left(now), converted(plans, time, plan, &left.plan));
+            match orders.iter_mut().find(|(known, _)| known == order) {
+                Some((_, own)) => {
+                    time = time.min(*own);
+                    *own -= time;
+                }
+                None => {
+                    let noted = orders.iter().fold(0, |sum: Millis, (_, time)| sum + time);
+                    time = time.min((left.until - now).max(0) - noted);
+                }
+            }
+            Prepaid { until: left.until - time, orders, ..left.clone() }
         });
         Self { prepaid, ..self.clone() }
     }
@@ -176,7 +209,7 @@ mod tests {
     }
 
     fn account(subscription: Option<Subscription>, prepaid: Option<(&str, Millis)>) -> Account {
-        let prepaid = prepaid.map(|(plan, until)| Prepaid { plan: plan.into(), until });
+        let prepaid = prepaid.map(|(plan, until)| Prepaid { plan: plan.into(), until, orders: vec![] });
         Account { subscription, prepaid, plan: Some("team".into()), ..Account::default() }
     }
 
@@ -225,19 +258,59 @@ mod tests {
         let plans = Plans::parse(DEFAULT_PLANS).unwrap();
         let until = |account: &Account| account.prepaid.clone().map(|prepaid| (prepaid.plan, prepaid.until - NOW));
         let month = months_later(NOW, 1) - NOW;
-        let one = account(None, None).prepaid_more(&plans, "pro", 1, NOW);
+        let [a, b] = [OrderId::new(), OrderId::new()];
+        let one = account(None, None).prepaid_more(&plans, &a, "pro", 1, NOW);
         assert_eq!(until(&one), Some(("pro".into(), month)));
-        let two = one.prepaid_more(&plans, "pro", 1, NOW);
+        let two = one.prepaid_more(&plans, &b, "pro", 1, NOW);
         assert_eq!(until(&two), Some(("pro".into(), months_later(NOW + month, 1) - NOW)));
         assert_eq!(
-            until(&two.prepaid_less(&plans, "pro", DAY, NOW)).unwrap().1,
+            until(&two.prepaid_less(&plans, &b, "pro", DAY, NOW)).unwrap().1,
             months_later(NOW + month, 1) - NOW - DAY
         );
-        assert_eq!(until(&one.prepaid_less(&plans, "pro", 3 * month, NOW)), Some(("pro".into(), 0)), "not before now");
+        let none = one.prepaid_less(&plans, &a, "pro", 3 * month, NOW);
+        assert_eq!(until(&none), Some(("pro".into(), 0)), "not before now");
         let over = account(None, Some(("pro", NOW - DAY)));
-        assert_eq!(over.prepaid_less(&plans, "pro", DAY, NOW), over, "what is over is over");
-        assert_eq!(until(&over.prepaid_more(&plans, "pro", 1, NOW)), Some(("pro".into(), month)));
-        assert_eq!(account(None, None).prepaid_less(&plans, "pro", DAY, NOW), account(None, None));
+        assert_eq!(over.prepaid_less(&plans, &a, "pro", DAY, NOW), over, "what is over is over");
+        assert_eq!(until(&over.prepaid_more(&plans, &a, "pro", 1, NOW)), Some(("pro".into(), month)));
+        assert_eq!(account(None, None).prepaid_less(&plans, &a, "pro", DAY, NOW), account(None, None));
+    }
+
+    #[test]
+    fn what_is_taken_back_of_an_order_is_what_is_left_of_its_own_time() {
+        const DAY: Millis = 24 * 3_600_000;
+        let plans = Plans::parse(DEFAULT_PLANS).unwrap();
+        let [a, b, c] = [OrderId::new(), OrderId::new(), OrderId::new()];
+        let until = |account: &Account| account.prepaid.as_ref().unwrap().until;
+        let one = account(None, None).prepaid_more(&plans, &a, "pro", 1, NOW);
+        let two = one.prepaid_more(&plans, &b, "pro", 1, NOW);
+        let (first, second) = (until(&one) - NOW, until(&two) - until(&one));
+        // Half used, and the rest goes in two parts; the other month begins now.
+        let later = NOW + 15 * DAY;
+        let part = two.prepaid_less(&plans, &a, "pro", 10 * DAY, later);
+        assert_eq!(until(&part), until(&two) - 10 * DAY);
+        let rest = part.prepaid_less(&plans, &a, "pro", first - 10 * DAY, later);
+        assert_eq!(until(&rest), later + second);
+        assert_eq!(
+            until(&rest.prepaid_less(&plans, &a, "pro", DAY, later)),
+            until(&rest),
+            "there is nothing left of it"
+        );
+        assert_eq!(until(&rest.prepaid_less(&plans, &b, "pro", 3 * first, later)), later);
+        // Of one that was used up nothing goes, and one behind another loses what it brought and no more.
+        let over = until(&one) + DAY;
+        assert_eq!(until(&two.prepaid_less(&plans, &a, "pro", first, over)), until(&two));
+        assert_eq!(until(&two.prepaid_less(&plans, &b, "pro", 3 * first, NOW)), until(&one));
+        // What is left of each became time of a larger plan, with that of nobody knows whom before it.
+        let unknown = account(None, Some(("pro", NOW + DAY))).prepaid_more(&plans, &a, "pro", 1, NOW);
+        let large = unknown.prepaid_more(&plans, &b, "team", 1, NOW);
+        let month = months_later(NOW, 1) - NOW;
+        let own = |time: Millis| converted(&plans, time, "pro", "team");
+        assert_eq!(until(&large.prepaid_less(&plans, &b, "team", 2 * month, NOW)), until(&large) - month);
+        let time = until(&unknown) - NOW - DAY;
+        assert_eq!(until(&large.prepaid_less(&plans, &a, "pro", 2 * month, NOW)), until(&large) - own(time));
+        let less = large.prepaid_less(&plans, &c, "pro", 2 * month, NOW);
+        let gone = until(&large) - until(&less);
+        assert!((own(DAY)..=own(DAY) + 1).contains(&gone), "{gone}");
     }
 
     #[test]
@@ -250,10 +323,11 @@ mod tests {
             account.prepaid.as_ref().unwrap().until - NOW
         };
         let pro = account(None, Some(("pro", NOW + month)));
-        assert_eq!(larger(&pro.prepaid_more(&plans, "team", 1, NOW)), month + worth);
+        let [a, b] = [OrderId::new(), OrderId::new()];
+        assert_eq!(larger(&pro.prepaid_more(&plans, &a, "team", 1, NOW)), month + worth);
         let team = account(None, Some(("team", NOW + month)));
-        let both = team.prepaid_more(&plans, "pro", 1, NOW);
+        let both = team.prepaid_more(&plans, &b, "pro", 1, NOW);
         assert_eq!(larger(&both), month + worth);
-        assert_eq!(larger(&both.prepaid_less(&plans, "pro", month, NOW)), month);
+        assert_eq!(larger(&both.prepaid_less(&plans, &b, "pro", month, NOW)), month);
     }
 }

@@ -162,6 +162,10 @@ mod tests {
         let rows = [row(100, 0, "a", None), row(100, 100, "b", None), row(-60, 200, "a", None)];
         assert_eq!(left(&rows, 140), [("a".into(), 40), ("b".into(), 100)]);
         let rows = [row(100, 0, "a", None), row(100, 20, "b", None), row(-100, 120, "a", None)];
-        assert_eq!(left(&rows, 20), [("b".into(), 20)], "80 of a had been used; the other 80 come from b");
+        assert_eq!(
+            left(&rows, 20),
+            [("b".into(), 20)],
+            "80 of a had been used; a row that takes them takes them from b"
+        );
     }
 }

@@ -180,6 +180,8 @@ pub struct RefundBegun {
     pub number: u32,
     /// What it gives back, in minor units.
     pub amount: u64,
+    /// Whether it gives back all that is left at the vendor, whatever we know of that; else exactly the amount.
+    pub all: bool,
     /// What all refunds have given back with it.
     pub total: u64,
     /// What the payer reads.
@@ -447,25 +449,27 @@ impl Order {
         if left == 0 {
             return Err(NoRefund::AllBack);
         }
-        if amount == 0 || amount > left {
+        // With Stripe's taxes more was paid than the order is over, and Stripe knows how much of that is left.
+        if amount == 0 || amount > left && self.provider != Provider::Stripe {
             return Err(NoRefund::TooMuch { left });
         }
-        let (number, total) = (self.refunds_begun + 1, self.refunded() + amount);
+        let (number, total) = (self.refunds_begun + 1, self.refunded().saturating_add(amount));
         let mut next = Self { refunds_begun: number, ..self.clone() };
-        next.refund = Some(RefundBegun { number, amount, total, reason: wanted.reason.to_owned() });
+        let (all, reason) = (wanted.amount.is_none(), wanted.reason.to_owned());
+        next.refund = Some(RefundBegun { number, amount, all, total, reason });
         next.refunds_asked.insert(wanted.operation.to_owned(), RefundAsked { number, amount, end: None });
         Ok(next)
     }
 
-    /// The order with refund `number` ended, and what came of it. Unchanged when that is not under way.
+    /// The order with the refund `done` ended, and what came of it. Unchanged when that is not under way.
     #[must_use]
-    pub fn with_refund_ended(mut self, number: u32, end: RefundEnd, fact: Option<&Fact>) -> Self {
-        if self.refund.as_ref().is_none_or(|begun| begun.number != number) {
+    pub fn with_refund_ended(mut self, done: &RefundBegun, end: RefundEnd, fact: Option<&Fact>) -> Self {
+        if self.refund.as_ref().is_none_or(|begun| begun.number != done.number) {
             return self;
         }
         self.refund = None;
-        for asked in self.refunds_asked.values_mut().filter(|asked| asked.number == number) {
-            asked.end = Some(end);
+        for asked in self.refunds_asked.values_mut().filter(|asked| asked.number == done.number) {
+            (asked.amount, asked.end) = (done.amount, Some(end));
         }
         match fact {
             Some(fact) => self.with(fact),

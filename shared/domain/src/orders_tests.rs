@@ -127,15 +127,18 @@ fn one_refund_is_under_way_at_a_time() {
     }
     assert_eq!(refused(&first, "a", Some(200)), NoRefund::OtherAmount { amount: 100 });
     assert_eq!(refused(&first, "b", Some(100)), NoRefund::Busy { amount: 100 });
-    assert_eq!(first.clone().with_refund_ended(2, RefundEnd::Made, None), first);
-    let dropped = first.clone().with_refund_ended(1, RefundEnd::Refused, None);
+    let begun = |order: &Order| order.refund.clone().unwrap();
+    let other = RefundBegun { number: 2, ..begun(&first) };
+    assert_eq!(first.clone().with_refund_ended(&other, RefundEnd::Made, None), first);
+    let dropped = first.clone().with_refund_ended(&begun(&first), RefundEnd::Refused, None);
     assert_eq!((dropped.refunded(), refused(&dropped, "a", Some(100))), (0, NoRefund::Refused));
     assert_eq!(dropped.with_refund(&wanted("b", None)).unwrap().refund.unwrap().number, 2);
-    let done = first.with_refund_ended(1, RefundEnd::Made, Some(&Fact::RefundedTo { total: 100 }));
+    let done = first.clone().with_refund_ended(&begun(&first), RefundEnd::Made, Some(&Fact::RefundedTo { total: 100 }));
     assert_eq!(done.with_refund(&wanted("a", Some(100))), Ok(done.clone()), "it is made once");
     let second = done.with_refund(&wanted("b", None)).unwrap();
     assert_eq!(second.refund.as_ref().map(|refund| (refund.number, refund.amount)), Some((2, 200)));
-    let all = second.with_refund_ended(2, RefundEnd::Made, Some(&Fact::RefundedTo { total: 300 }));
+    let all =
+        second.clone().with_refund_ended(&begun(&second), RefundEnd::Made, Some(&Fact::RefundedTo { total: 300 }));
     assert_eq!(refused(&all, "c", None), NoRefund::AllBack);
     assert_eq!(all.with_refund(&wanted("a", None)), Ok(all.clone()));
 }

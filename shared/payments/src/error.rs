@@ -16,6 +16,15 @@ pub enum PaymentError {
         /// The vendor's words, shortened.
         message: String,
     },
+    /// The vendor does not take us for who we are, or does not let us call it: our key, our certificate, our clock, our
+    /// rights. **It says nothing about what was asked for**, which an earlier call may have done.
+    #[error("the vendor does not take our calls: {code}: {message}")]
+    Denied {
+        /// The vendor's code, `SIGN_ERROR` or `isv.invalid-signature` for example.
+        code: String,
+        /// The vendor's words, shortened.
+        message: String,
+    },
     /// No answer, or one that says "later". **It may have been applied**: ask for the state before doing anything else.
     #[error("unavailable: {0}")]
     Unavailable(String),
@@ -50,23 +59,23 @@ impl PaymentError {
     }
 }
 
-/// An error of a call, with refusals apart: one without the vendor's signature (a wrong key of ours cannot be answered
-/// with one) tells the operator what is wrong, and says nothing about orders.
+/// An error of a call, with refusals apart: one of us, or without the vendor's signature (a wrong key of ours cannot be
+/// answered with one), tells the operator what is wrong, and says nothing about orders.
 pub(crate) enum Failed {
-    /// The vendor, or somebody, said no.
-    Refused { error: PaymentError, code: String, signed: bool },
+    /// The vendor, or somebody, said no; to what was asked for, if it was `heard`.
+    Refused { code: String, message: String, heard: bool },
     /// Anything else.
     Other(PaymentError),
 }
 
 impl Failed {
-    pub(crate) fn refused(code: &str, message: &str, signed: bool) -> Self {
-        Self::Refused { error: PaymentError::refused(code, message), code: code.to_owned(), signed }
+    pub(crate) fn refused(code: &str, message: &str, heard: bool) -> Self {
+        Self::Refused { code: code.to_owned(), message: message.to_owned(), heard }
     }
 
     /// Did the vendor itself refuse with one of these codes?
     pub(crate) fn says(&self, codes: &[&str]) -> bool {
-        matches!(self, Self::Refused { code, signed: true, .. } if codes.contains(&code.as_str()))
+        matches!(self, Self::Refused { code, heard: true, .. } if codes.contains(&code.as_str()))
     }
 
     pub(crate) const fn is_transient(&self) -> bool {
@@ -83,7 +92,11 @@ impl From<PaymentError> for Failed {
 impl From<Failed> for PaymentError {
     fn from(failed: Failed) -> Self {
         match failed {
-            Failed::Refused { error, .. } | Failed::Other(error) => error,
+            Failed::Refused { code, message, heard: true } => Self::refused(&code, &message),
+            Failed::Refused { code, message, heard: false } => {
+                Self::Denied { code: short(&code), message: short(&message) }
+            }
+            Failed::Other(error) => error,
         }
     }
 }

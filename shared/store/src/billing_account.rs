@@ -184,7 +184,14 @@ fn account_item(scope: &TenantScope, account: &Account) -> Item {
         item = item.number("plan_until", until);
     }
     if let Some(prepaid) = &account.prepaid {
-        item = item.text("prepaid_plan", &prepaid.plan).number("prepaid_until", prepaid.until);
+        let orders = prepaid.orders.iter().map(|(order, time)| {
+            let order = [("order".to_owned(), s(order.as_str())), ("time".to_owned(), n(time))];
+            AttributeValue::M(order.into())
+        });
+        item = item
+            .text("prepaid_plan", &prepaid.plan)
+            .number("prepaid_until", prepaid.until)
+            .set("prepaid_orders", AttributeValue::L(orders.collect()));
     }
     if let Some(subscription) = &account.subscription {
         item = item
@@ -230,7 +237,15 @@ pub(crate) fn read_account(item: &Item) -> Result<Account> {
     };
     let prepaid = match reader.optional_text("prepaid_plan")? {
         None => None,
-        Some(plan) => Some(Prepaid { plan: plan.to_owned(), until: reader.number("prepaid_until")? }),
+        Some(plan) => {
+            let mut orders = vec![];
+            // Rows from before orders were noted have none.
+            for order in item.get("prepaid_orders").and_then(|orders| orders.as_l().ok()).into_iter().flatten() {
+                let order = Reader(order.as_m().map_err(|_| reader.corrupt("a prepaid order is no map"))?);
+                orders.push((order.parsed("order")?, order.number("time")?));
+            }
+            Some(Prepaid { plan: plan.to_owned(), until: reader.number("prepaid_until")?, orders })
+        }
     };
     Ok(Account {
         customer: owned(reader.optional_text("customer")?),

@@ -77,13 +77,43 @@ impl Store {
     /// # Errors
     /// As for [`Store::add_credits`].
     pub async fn take_credits(&self, scope: &TenantScope, new: &NewLedgerRow<'_>) -> Result<Booked> {
+        self.take(scope, new, None).await
+    }
+
+    /// The same, of those credits alone that came with `reference` before. What requests in flight hold of them counts as
+    /// spent, and what these give back is theirs to keep.
+    ///
+    /// # Errors
+    /// As for [`Store::add_credits`].
+    pub async fn take_credits_of(
+        &self,
+        scope: &TenantScope,
+        new: &NewLedgerRow<'_>,
+        reference: &str,
+    ) -> Result<Booked> {
+        self.take(scope, new, Some(reference)).await
+    }
+
+    async fn take(&self, scope: &TenantScope, new: &NewLedgerRow<'_>, of: Option<&str>) -> Result<Booked> {
         for attempt in 0..CONFLICT_TRIES {
+            let rows = if of.is_some() { self.whole_ledger(scope).await? } else { vec![] };
             let shards = self.shards_at_rest(scope, Some(Period::of(self.now()))).await?;
             let Some(meter) = sharding::together(&shards, self.now()) else { continue };
-            let taken = new.amount.min(meter.credits);
+            let mut there = meter.credits;
+            if let Some(reference) = of {
+                // A balance with more in it than these rows tell would make spent credits look as if they were there.
+                if self.ledger(scope, 1, None).await?.items.first() != rows.last() {
+                    back_off(attempt).await;
+                    continue;
+                }
+                let lots = lots(&rows, meter.credits);
+                let own = lots.iter().filter(|lot| lot.reference.as_deref() == Some(reference));
+                there = own.fold(0_u64, |sum, lot| sum.saturating_add(lot.left)).min(there);
+            }
+            let taken = new.amount.min(there);
             let row = self.ledger_row(new, &meter, -i64::try_from(taken).unwrap_or(i64::MAX), new.amount - taken);
             // Where all goes, nothing may have come meanwhile that belongs to it as well, in any shard.
-            let all = taken < new.amount;
+            let all = taken < new.amount && taken == meter.credits;
             let is = if all { "=" } else { ">=" };
             let mut writes = vec![];
             for (shard, taken) in shards.iter().zip(taken_from_each(shards.iter().map(|s| s.credits), taken)) {
@@ -175,6 +205,13 @@ impl Store {
         Ok(Page { items: items.iter().map(read_row).collect::<Result<_>>()?, next })
     }
 
+    /// Oldest first, as [`lots`] wants it.
+    async fn whole_ledger(&self, scope: &TenantScope) -> Result<Vec<LedgerRow>> {
+        let (pk, to) = (keys::tenant(scope), prefix_end(keys::LEDGER_PREFIX));
+        let items = self.all(Range { consistent: true, ..Range::between(&pk, keys::LEDGER_PREFIX, &to) }).await?;
+        items.iter().map(read_row).collect()
+    }
+
     /// Books the end of credits whose time is over, and notes when the next are. Returns how many micro-credits
     /// expired. What requests in flight hold of them and give back later is theirs to keep.
     ///
@@ -184,9 +221,7 @@ impl Store {
         let now = self.now();
         let meter = self.meter(scope).await?;
         let Some(noted) = meter.credits_expire_at.filter(|at| *at <= now) else { return Ok(0) };
-        let (pk, to) = (keys::tenant(scope), prefix_end(keys::LEDGER_PREFIX));
-        let items = self.all(Range { consistent: true, ..Range::between(&pk, keys::LEDGER_PREFIX, &to) }).await?;
-        let rows = items.iter().map(read_row).collect::<Result<Vec<_>>>()?;
+        let rows = self.whole_ledger(scope).await?;
         let mut expired = 0;
         let mut next = None::<Millis>;
         for lot in lots(&rows, meter.credits.saturating_add(meter.credits_held())) {

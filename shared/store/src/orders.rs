@@ -182,7 +182,7 @@ impl Store {
         Err(StoreError::Contention)
     }
 
-    /// Ends refund `number`, with what came of it.
+    /// Ends the refund `done`, with what came of it.
     ///
     /// # Errors
     /// As for [`Store::order_fact`].
@@ -190,11 +190,11 @@ impl Store {
         &self,
         scope: &TenantScope,
         order: &OrderId,
-        number: u32,
+        done: &RefundBegun,
         end: RefundEnd,
         fact: Option<&Fact>,
     ) -> Result<Order> {
-        Ok(self.change_order(scope, order, |order| order.with_refund_ended(number, end, fact)).await?.order)
+        Ok(self.change_order(scope, order, |order| order.with_refund_ended(done, end, fact)).await?.order)
     }
 
     async fn order_or_corrupt(&self, scope: &TenantScope, order: &OrderId) -> Result<Order> {
@@ -296,8 +296,9 @@ fn order_item(scope: &TenantScope, order: &Order) -> Item {
     if let Some(to) = order.taking_back {
         item = item.number("taking_back", to);
     }
-    if let Some(RefundBegun { number, amount, total, reason }) = &order.refund {
-        let begun = [("number", n(number)), ("amount", n(amount)), ("total", n(total)), ("reason", s(reason))];
+    if let Some(RefundBegun { number, amount, all, total, reason }) = &order.refund {
+        let all = ("all", AttributeValue::Bool(*all));
+        let begun = [("number", n(number)), ("amount", n(amount)), all, ("total", n(total)), ("reason", s(reason))];
         let begun: HashMap<_, _> = begun.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         item = item.set("refund", AttributeValue::M(begun));
     }
@@ -374,6 +375,7 @@ pub(crate) fn read_order(item: &Item) -> Result<Order> {
             Some(RefundBegun {
                 number: stored.number("number")?,
                 amount: stored.number("amount")?,
+                all: stored.flag("all"),
                 total: stored.number("total")?,
                 reason: stored.text("reason")?.to_owned(),
             })

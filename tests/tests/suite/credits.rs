@@ -91,6 +91,34 @@ async fn what_is_taken_back_is_what_there_is_and_the_rest_is_told() {
     assert_eq!(credits(&platform, &tenant).await, 0);
 }
 
+#[tokio::test]
+async fn what_is_taken_back_of_a_purchase_is_none_of_another() {
+    let (_upstream, platform, tenant) = stage().await;
+    let (store, scope) = (platform.store(), &tenant.scope);
+    let back = async |key: &str, of: &str, amount| {
+        let new = NewLedgerRow { kind: LedgerKind::Refund, key, ..purchase(of, amount) };
+        let Booked::Done(row) = store.take_credits_of(scope, &new, of).await.unwrap() else { panic!("{key}") };
+        (row.amount, row.short)
+    };
+    store.add_credits(scope, &grant("soon", 5_000, NOON + DAY)).await.unwrap();
+    store.add_credits(scope, &purchase("spent", 10)).await.unwrap();
+    platform.chat(&tenant.api_key, "hello").await.expect(200);
+    let spent = 5_010 - credits(&platform, &tenant).await;
+    assert!((10..5_000).contains(&spent));
+    store.add_credits(scope, &purchase("there", 1_000)).await.unwrap();
+    // What expires first is used first, so the smaller purchase is whole.
+    assert_eq!(back("re_1", "spent", 15).await, (-10, 5));
+    assert_eq!(back("re_2", "spent", 10).await, (0, 10));
+    let left = 5_000 - i64::try_from(spent).unwrap();
+    assert_eq!(back("re_3", "soon", 5_000).await, (-left, spent));
+    store.add_credits(scope, &grant("over", 700, NOON + DAY)).await.unwrap();
+    platform.clock().advance(DAY);
+    assert_eq!(store.expire_credits(scope).await.unwrap(), 700);
+    assert_eq!(back("re_4", "over", 700).await, (0, 700), "it went when it expired");
+    assert_eq!((back("re_5", "there", 400).await, credits(&platform, &tenant).await), ((-400, 0), 600));
+    assert_eq!((back("re_6", "there", 1_000).await, credits(&platform, &tenant).await), ((-600, 400), 0));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn taking_back_amid_calls_and_purchases_leaves_the_books_right() {
     let (_upstream, platform, tenant) = stage().await;
@@ -102,7 +130,8 @@ async fn taking_back_amid_calls_and_purchases_leaves_the_books_right() {
     let changes = join_all(keys.iter().map(|(order, refund)| async move {
         store.add_credits(scope, &purchase(order, 1_000)).await.unwrap();
         let back = NewLedgerRow { kind: LedgerKind::Refund, key: refund, ..purchase(order, 1_000) };
-        store.take_credits(scope, &back).await.unwrap();
+        let Booked::Done(row) = store.take_credits_of(scope, &back, order).await.unwrap() else { panic!("{refund}") };
+        assert_eq!((row.amount, row.short), (-1_000, 0), "what was there before is used first");
     }));
     tokio::join!(calls, changes);
     let used: u64 = {

@@ -365,7 +365,7 @@ async fn a_refund_that_the_vendor_refuses_did_not_happen() {
     // Paid as far as we know, and unknown to the vendor.
     stage.store().order_fact(scope, &order.id, &Fact::Paid { payment: "t".into(), at: NOON }).await.unwrap();
     let refused = stage.refund(&order, "a", Some(100)).await.unwrap_err();
-    assert!(matches!(refused, CommerceError::Payment(_)) && !refused.is_transient(), "{refused}");
+    assert!(matches!(refused, CommerceError::RefundRefused(_)) && !refused.is_transient(), "{refused}");
     let now = stage.now(&order).await;
     assert_eq!((now.state(), now.refund, now.refunds_begun), (OrderState::Paid, None, 1));
     assert_eq!((stage.credits().await, stage.open()), (CREDITS, 0));
@@ -457,6 +457,32 @@ async fn months_give_the_plan_while_they_last_and_go_from_their_end() {
     assert!(end > months_later(NOON, 1) + 5 * 24 * 60 * MINUTE, "what was left of the smaller one is not lost");
     stage.platform.clock().set(end);
     assert_eq!(stage.commerce.entitle(scope).await.unwrap().plan, "free");
+}
+
+#[tokio::test]
+async fn months_that_go_back_are_none_of_another_orders() {
+    let stage = Stage::set().await;
+    let (scope, store) = (&stage.tenant.scope, stage.store());
+    let until = async || store.account(scope).await.unwrap().prepaid.unwrap().until;
+    let order = async || {
+        let order = stage.order(Wanted::Months { plan: "pro", months: 1 }).await;
+        assert!(stage.alipay.pay(order.id.as_str()));
+        stage.commerce.look(scope, order).await.unwrap()
+    };
+    let used = order().await;
+    let first = until().await;
+    stage.platform.clock().advance(20 * 24 * 60 * MINUTE);
+    let whole = order().await;
+    let month = until().await - first;
+    // A third of the time is left: a quarter of the money takes a quarter of it all, and the rest what is left then.
+    let paid_for = months_later(NOON + 1_000, 1) - NOON - 1_000;
+    stage.refund(&used, "quarter", Some(19_900 / 4)).await.unwrap();
+    assert_eq!(until().await, first + month - paid_for / 4);
+    stage.refund(&used, "rest", None).await.unwrap();
+    assert_eq!(until().await, store.now() + month, "the other month begins now, and is whole");
+    assert_eq!(stage.platform.meter(&stage.tenant).await.plan, "pro");
+    stage.refund(&whole, "all", None).await.unwrap();
+    assert_eq!((until().await, stage.open()), (store.now() + month - paid_for, 0));
 }
 
 #[tokio::test]

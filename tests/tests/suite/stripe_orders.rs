@@ -248,25 +248,32 @@ async fn an_operators_refund_is_made_once_and_takes_the_credits() {
         changes: vec![],
         origin: &origin,
     };
-    let refund = async |operation| {
-        let wanted = RefundWanted { operation, amount: None, reason: "late" };
+    let refund = async |operation, amount| {
+        let wanted = RefundWanted { operation, amount, reason: "late" };
         stage.commerce.refund(&stage.tenant.scope, &order.id, &wanted, &audit).await
     };
     // Stripe has no answer for it, so it says no.
-    assert!(matches!(refund("a").await, Err(CommerceError::Stripe(_))));
+    assert!(matches!(refund("a", None).await, Err(CommerceError::RefundRefused(_))));
     assert_eq!((stage.now(&order).await.refund, stage.credits().await), (None, CREDITS));
-    assert_eq!(stage.stripe.writes("refunds").len(), 1);
+    // An amount is what it says, of what was paid with taxes: all is what is left of that, and Stripe knows how much.
+    for (operation, amount) in [("b", 1_000), ("c", 1_200)] {
+        assert!(matches!(refund(operation, Some(amount)).await, Err(CommerceError::RefundRefused(_))));
+    }
+    let sent = stage.stripe.writes("refunds");
+    let amounts: Vec<_> = sent.iter().map(|sent| sent.split('&').find(|pair| pair.starts_with("amount="))).collect();
+    assert_eq!(amounts, [None, Some("amount=1000"), Some("amount=1200")], "{sent:?}");
     // It was made before, and the answer was lost.
     stage.stripe.set(
         "refunds",
         json!([{
             "id": "re_1", "amount": 1_200, "status": "succeeded", "currency": "usd", "created": SECOND,
-            "metadata": {"order": order.id, "refund": "2"},
+            "metadata": {"order": order.id, "refund": "4"},
         }]),
     );
-    let refunded = refund("b").await.unwrap();
+    let refunded = refund("d", None).await.unwrap();
     assert_eq!((refunded.state(), refunded.refund, stage.credits().await), (OrderState::Refunded, None, 0));
-    assert_eq!(stage.stripe.writes("refunds").len(), 1, "it was found, not made again");
+    assert_eq!(refunded.refunds_asked["d"].amount, 1_200, "what went back");
+    assert_eq!(stage.stripe.writes("refunds").len(), 3, "it was found, not made again");
 }
 
 #[tokio::test]

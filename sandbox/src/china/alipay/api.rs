@@ -49,6 +49,15 @@ impl Failure {
         Self { code: "40004", msg: "Business Failed", sub_code, sub_msg, signed: true }
     }
 
+    /// What was ordered.
+    fn ordered(fault: Fault) -> Option<Self> {
+        match fault {
+            Fault::Denied => Some(Self::invalid("isv.invalid-signature", "验签出错", true)),
+            Fault::Refused => Some(Self::business("ACQ.INVALID_PARAMETER", "参数无效")),
+            _ => None,
+        }
+    }
+
     fn body(&self) -> Value {
         json!({"code": self.code, "msg": self.msg, "sub_code": self.sub_code, "sub_msg": self.sub_msg})
     }
@@ -79,7 +88,7 @@ async fn call(State(alipay): State<Arc<Alipay>>, request: Request<Body>) -> Resp
     }
     let method = params.get("method").cloned().unwrap_or_default();
     let checked = if twice { Err(Failure::invalid("isv.invalid-parameter", "参数重复", false)) } else { Ok(()) };
-    let content = checked.and_then(|()| alipay.check(params));
+    let content = checked.and_then(|()| Failure::ordered(fault).map_or_else(|| alipay.check(params), Err));
     if method == "alipay.trade.page.pay" {
         let answer = match content.and_then(|call| alipay.page_pay(&call)) {
             Ok(number) => Redirect::to(&format!("/_dev/pay/alipay/{number}")).into_response(),

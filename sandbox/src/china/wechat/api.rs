@@ -29,7 +29,7 @@ async fn call(State(wechat): State<Arc<WeChat>>, request: Request<Body>) -> Resp
     let asked_for = head.headers.get("wechatpay-serial");
     let (status, text) = match Limited::new(body, LONGEST_BODY).collect().await {
         _ if fault.prevents() => return fault.spoil(Response::default()).await,
-        Ok(body) => match wechat.serve(&head, &body.to_bytes()) {
+        Ok(body) => match Failure::ordered(fault).map_or_else(|| wechat.serve(&head, &body.to_bytes()), Err) {
             Ok(None) => (StatusCode::NO_CONTENT, String::new()),
             Ok(Some(answer)) => (StatusCode::OK, answer.to_string()),
             Err(failure) => (failure.status, failure.body().to_string()),

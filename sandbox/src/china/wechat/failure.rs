@@ -3,6 +3,8 @@
 use http::StatusCode;
 use serde_json::{Value, json};
 
+use crate::china::Fault;
+
 /// A refused call.
 #[derive(Debug)]
 pub(super) struct Failure {
@@ -34,6 +36,15 @@ impl Failure {
     /// The signature, or what belongs to it.
     pub(super) fn signature(message: &str, detail: Value) -> Self {
         Self { status: StatusCode::UNAUTHORIZED, code: "SIGN_ERROR", message: message.to_owned(), detail: Some(detail) }
+    }
+
+    /// What was ordered.
+    pub(super) fn ordered(fault: Fault) -> Option<Self> {
+        match fault {
+            Fault::Denied => Some(Self::signature("错误的签名，验签失败", json!({"location": "authorization"}))),
+            Fault::Refused => Some(Self::invalid("a fault was ordered")),
+            _ => None,
+        }
     }
 
     pub(super) fn body(&self) -> Value {

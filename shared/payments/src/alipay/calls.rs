@@ -146,7 +146,11 @@ impl Alipay {
             return Err(PaymentError::malformed("the answer is about another order"));
         }
         if made.fund_change != "Y" {
-            let found = self.query_refund(refund.out_trade_no, refund.out_refund_no).await?;
+            let found = match self.query_refund(refund.out_trade_no, refund.out_refund_no).await {
+                // A no to the question is none to the refund.
+                Err(error @ PaymentError::Refused { .. }) => return Err(PaymentError::unavailable(error)),
+                found => found?,
+            };
             return match found {
                 Refund { amount: Some(amount), .. } if amount != refund.amount => {
                     Err(PaymentError::malformed("the refund has another amount"))

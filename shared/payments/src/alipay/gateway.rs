@@ -175,7 +175,9 @@ fn read<T: DeserializeOwned>(text: &str, signed: bool) -> Result<T, Failed> {
         return Err(PaymentError::malformed("an answer without a code").into());
     }
     let message = if verdict.sub_msg.is_empty() { &verdict.msg } else { &verdict.sub_msg };
-    Err(Failed::refused(code, message, signed))
+    // The other codes are about who calls: the app, its key, its rights (<https://opendocs.alipay.com/common/02km9f>).
+    let heard = signed && (verdict.code == "40004" || code == "isv.invalid-parameter");
+    Err(Failed::refused(code, message, heard))
 }
 
 #[cfg(test)]

@@ -16,6 +16,8 @@ use crate::{
 
 /// What the vendor says when it has no such order: in the documents, and in the older ones.
 const NO_ORDER: [&str; 2] = ["ORDER_NOT_EXIST", "ORDERNOTEXIST"];
+/// What it says of us, and not of what we ask for: <https://pay.weixin.qq.com/doc/v3/merchant/4012791883>.
+const OF_US: [&str; 3] = ["SIGN_ERROR", "NO_AUTH", "MCH_NOT_EXISTS"];
 /// What it says when it has no such refund.
 const NO_REFUND: &str = "RESOURCE_NOT_EXISTS";
 
@@ -196,6 +198,7 @@ impl Inner {
             return Err(PaymentError::unavailable(failure.code).into());
         }
         let code = if failure.code.is_empty() { format!("HTTP_{}", status.as_u16()) } else { failure.code };
-        Err(Failed::refused(&code, &failure.message, signed))
+        let heard = signed && !OF_US.contains(&code.as_str());
+        Err(Failed::refused(&code, &failure.message, heard))
     }
 }

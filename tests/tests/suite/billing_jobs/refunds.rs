@@ -5,11 +5,14 @@ use http::Method;
 use lambda_runtime::{Context, LambdaEvent};
 use serde_json::{Value, json};
 use tenantry_commerce::{Buyer, ChinaOrder, Wanted};
-use tenantry_domain::orders::{Order, OrderState, Provider};
+use tenantry_domain::{
+    ledger::LedgerKind,
+    orders::{Order, OrderState, Provider},
+};
 use tenantry_payments::{Show, Vendor, stripe::PaymentRef};
 use tenantry_quota_reset::handle;
 use tenantry_sandbox::china::{self, ChinaSandbox};
-use tenantry_store::{AuditFilter, Origin};
+use tenantry_store::{AuditFilter, NewLedgerRow, Origin};
 use tenantry_tests::{
     http::text,
     jobs::Jobs,
@@ -120,6 +123,25 @@ impl Desk {
         faults.order(vec![china::Fault::Error500Applied; if lost { TRIES } else { 0 }]);
     }
 
+    /// What was refunded of an order at Stripe, and whether that failed later.
+    async fn at_stripe(&self, order: &Order) -> Vec<(String, i64, bool)> {
+        let stripe = self.stage.commerce.stripe().unwrap();
+        let payment = &order.paid.as_ref().unwrap().payment;
+        let refunds = stripe.refunds_of(PaymentRef::Intent(payment)).await.unwrap();
+        let mut refunds: Vec<_> = refunds.into_iter().map(|r| (r.id.clone(), r.amount, r.took_money())).collect();
+        refunds.sort();
+        refunds
+    }
+
+    /// Asks for a refund that is under way and comes to no answer; another one is not begun meanwhile.
+    async fn stays(&self, id: &str, order: &Order, amount: u64) {
+        let (outcome, message) = self.outcome(id, order, amount).await;
+        assert_eq!(outcome, "unknown", "{message}");
+        assert!(message.contains(&format!("Ask again with the same `id`, `{id}`")), "{message}");
+        let (outcome, message) = self.outcome("other", order, amount).await;
+        assert!(outcome == "refused" && message.contains("Ask again once that has ended"), "{message}");
+    }
+
     /// How much the tenant's order has given back, as its own page says.
     async fn shown(&self, order: &Order) -> (String, u64) {
         let owner = text(&self.stage.platform.login(&self.stage.tenant).await, "/access_token").to_owned();
@@ -217,6 +239,110 @@ async fn a_refund_whose_answer_was_lost_is_made_once_when_it_is_asked_for_again_
         let now = desk.now(&order).await;
         assert_eq!((now.refunded(), now.taken_back), (order.amount, order.amount), "{provider:?}");
         assert_eq!(desk.stage.credits().await, 0);
+    }
+}
+
+#[tokio::test]
+async fn what_stripe_refuses_around_a_refund_is_no_end_of_it() {
+    let desk = Desk::open().await;
+    // A key that lacks a permission; and one that was exchanged after the refund was made and its answer lost.
+    for (below, lost) in
+        [("/v1/disputes", false), ("/v1/payment_intents", false), ("/v1/refunds", false), ("/v1/refunds", true)]
+    {
+        let order = desk.known(Provider::Stripe).await;
+        if lost {
+            desk.lose(Provider::Stripe, true);
+            desk.stays("a", &order, 300).await;
+            desk.lose(Provider::Stripe, false);
+        }
+        desk.stage.stripe.deny(Some(below));
+        for _ in 0..2 {
+            desk.stays("a", &order, 300).await;
+            assert!(desk.stage.commerce.reconcile_order(&desk.stage.tenant.scope, &order.id).await.is_err());
+        }
+        desk.stage.stripe.deny(None);
+        assert_eq!(desk.outcome("a", &order, 300).await.0, "made", "{below}");
+        let [(_, 300, true)] = desk.at_stripe(&order).await[..] else { panic!("{below}: {order:?}") };
+    }
+}
+
+#[tokio::test]
+async fn what_a_vendor_in_china_refuses_of_us_is_no_end_of_a_refund() {
+    use china::{Fault, Vendor};
+    let desk = Desk::open().await;
+    for (provider, vendor) in [(Provider::WeChat, Vendor::WeChat), (Provider::Alipay, Vendor::Alipay)] {
+        let order = desk.known(provider).await;
+        let (part, faults) = (order.amount / 4, desk.china.faults(vendor));
+        // The key is exchanged, before the vendor has heard of it, and while it is at it.
+        faults.order([Fault::Denied]);
+        desk.stays("a", &order, part).await;
+        if provider == Provider::WeChat {
+            assert_eq!(desk.outcome("a", &order, part).await.0, "under_way");
+            faults.order([Fault::Denied]);
+            desk.stays("a", &order, part).await;
+        }
+        assert_eq!(desk.outcome("a", &order, part).await.0, "made");
+        // A no to the refund itself is the end of it.
+        faults.order([Fault::Refused]);
+        let (outcome, message) = desk.outcome("b", &order, part).await;
+        assert!(outcome == "refused" && message.contains("Nothing went back"), "{message}");
+        assert_eq!((desk.outcome("b", &order, part).await.0, desk.now(&order).await.refund), ("refused".into(), None));
+        // It was made and nobody heard; then Alipay says only that it was, and is asked when.
+        desk.lose(provider, true);
+        desk.stays("c", &order, part).await;
+        desk.lose(provider, false);
+        if provider == Provider::Alipay {
+            faults.order([Fault::None, Fault::Refused]);
+            desk.stays("c", &order, part).await;
+            faults.order([Fault::None, Fault::Denied]);
+            desk.stays("c", &order, part).await;
+        }
+        assert_eq!(desk.outcome("c", &order, part).await.0, "made");
+        assert_eq!(desk.shown(&order).await, ("partially_refunded".to_owned(), 2 * part));
+    }
+}
+
+#[tokio::test]
+async fn an_amount_is_what_goes_back_whatever_is_left() {
+    let desk = Desk::open().await;
+    let order = desk.known(Provider::Stripe).await;
+    desk.made("a", &order, 600).await;
+    let [(refund, ..)] = &desk.at_stripe(&order).await[..] else { panic!() };
+    // The bank sends it back: what is left there is more than what is left of the order.
+    desk.stage.stripe.fail_refund(refund).unwrap();
+    let left = order.amount - 600;
+    let answer = desk.made("b", &order, left).await;
+    assert!(answer["message"].as_str().unwrap().starts_with(&format!("{left} usd")), "{answer}");
+    let refunds: Vec<_> = desk.at_stripe(&order).await.into_iter().map(|(_, amount, took)| (amount, took)).collect();
+    assert_eq!(refunds, [(600, false), (i64::try_from(left).unwrap(), true)]);
+    // All is all that is there, and the answer says how much that was.
+    let answer = desk.made("c", &order, "all").await;
+    assert!(answer["message"].as_str().unwrap().starts_with("600 usd"), "{answer}");
+    assert_eq!(desk.ask("c", &order, "all").await, answer);
+    // More than there is, Stripe refuses.
+    let order = desk.known(Provider::Stripe).await;
+    let (outcome, message) = desk.outcome("a", &order, order.amount + 1).await;
+    assert!(outcome == "refused" && message.contains("Nothing went back"), "{message}");
+    assert_eq!((desk.now(&order).await.refund, desk.at_stripe(&order).await), (None, vec![]));
+}
+
+#[tokio::test]
+async fn what_was_spent_is_not_taken_from_another_order() {
+    let desk = Desk::open().await;
+    for provider in Provider::ALL {
+        let (store, scope) = (desk.stage.platform.store(), &desk.stage.tenant.scope);
+        let spent = desk.known(provider).await;
+        let (kind, key) = (LedgerKind::Adjustment, format!("spent {}", spent.id));
+        let used = NewLedgerRow { kind, amount: CREDITS, key: &key, reference: None, expires_at: None };
+        store.take_credits(scope, &used).await.unwrap();
+        let other = desk.known(provider).await;
+        desk.made("a", &spent, "all").await;
+        assert_eq!(desk.stage.credits().await, CREDITS, "{provider:?}");
+        let row = store.ledger(scope, 1, None).await.unwrap().items.remove(0);
+        assert_eq!((row.kind, row.amount, row.short), (LedgerKind::Refund, 0, CREDITS));
+        desk.made("a", &other, "all").await;
+        assert_eq!(desk.stage.credits().await, 0);
+        desk.stage.platform.books(&desk.stage.tenant).await;
     }
 }
 

@@ -143,7 +143,7 @@ async fn credits_are_taken_back_from_all_shards_amid_calls() {
     let calls = join_all((0..40).map(|_| platform.chat(&tenant.api_key, "hello")));
     let changes = join_all(keys.iter().map(|(order, refund)| async move {
         store.add_credits(scope, &row(LedgerKind::Purchase, order, 500)).await.unwrap();
-        store.take_credits(scope, &row(LedgerKind::Refund, refund, 400)).await.unwrap();
+        store.take_credits_of(scope, &row(LedgerKind::Refund, refund, 400), order).await.unwrap();
     }));
     let (replies, _) = tokio::join!(calls, changes);
     for reply in &replies {
