@@ -19,3 +19,4 @@ pub mod queries;
 pub mod runtime_api;
 pub mod stripe;
 pub mod upstream;
+pub mod usage;

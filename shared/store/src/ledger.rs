@@ -96,16 +96,17 @@ impl Store {
 
     async fn take(&self, scope: &TenantScope, new: &NewLedgerRow<'_>, of: Option<&str>) -> Result<Booked> {
         for attempt in 0..CONFLICT_TRIES {
-            let rows = if of.is_some() { self.whole_ledger(scope).await? } else { vec![] };
-            let shards = self.shards_at_rest(scope, Some(Period::of(self.now()))).await?;
+            let looked = match of {
+                Some(_) => self.ledger_and_shards(scope).await?,
+                None => Some((vec![], self.shards_at_rest(scope, Some(Period::of(self.now()))).await?)),
+            };
+            let Some((rows, shards)) = looked else {
+                back_off(attempt).await;
+                continue;
+            };
             let Some(meter) = sharding::together(&shards, self.now()) else { continue };
             let mut there = meter.credits;
             if let Some(reference) = of {
-                // A balance with more in it than these rows tell would make spent credits look as if they were there.
-                if self.ledger(scope, 1, None).await?.items.first() != rows.last() {
-                    back_off(attempt).await;
-                    continue;
-                }
                 let lots = lots(&rows, meter.credits);
                 let own = lots.iter().filter(|lot| lot.reference.as_deref() == Some(reference));
                 there = own.fold(0_u64, |sum, lot| sum.saturating_add(lot.left)).min(there);
@@ -205,31 +206,42 @@ impl Store {
         Ok(Page { items: items.iter().map(read_row).collect::<Result<_>>()?, next })
     }
 
-    /// Oldest first, as [`lots`] wants it.
-    async fn whole_ledger(&self, scope: &TenantScope) -> Result<Vec<LedgerRow>> {
+    /// The whole ledger, oldest first, and the balance that belongs to it. `None` when a row came between the two looks: by a
+    /// balance of other rows, [`lots`] would take what was used for what is there, or the other way round.
+    async fn ledger_and_shards(&self, scope: &TenantScope) -> Result<Option<(Vec<LedgerRow>, Vec<Meter>)>> {
         let (pk, to) = (keys::tenant(scope), prefix_end(keys::LEDGER_PREFIX));
         let items = self.all(Range { consistent: true, ..Range::between(&pk, keys::LEDGER_PREFIX, &to) }).await?;
-        items.iter().map(read_row).collect()
+        let rows = items.iter().map(read_row).collect::<Result<Vec<_>>>()?;
+        let shards = self.shards_at_rest(scope, Some(Period::of(self.now()))).await?;
+        // A row and its balance are written together.
+        let is_same = self.ledger(scope, 1, None).await?.items.first() == rows.last();
+        Ok(is_same.then_some((rows, shards)))
     }
 
     /// Books the end of credits whose time is over, and notes when the next are. Returns how many micro-credits
-    /// expired. What requests in flight hold of them and give back later is theirs to keep.
+    /// expired. What requests in flight hold counts as used, of what expires first; what they give back is theirs to keep.
     ///
     /// # Errors
     /// [`StoreError`]; a part may have been booked, and the next call goes on.
     pub async fn expire_credits(&self, scope: &TenantScope) -> Result<u64> {
-        let now = self.now();
-        let meter = self.meter(scope).await?;
-        let Some(noted) = meter.credits_expire_at.filter(|at| *at <= now) else { return Ok(0) };
-        let rows = self.whole_ledger(scope).await?;
-        let mut expired = 0;
-        let mut next = None::<Millis>;
-        for lot in lots(&rows, meter.credits.saturating_add(meter.credits_held())) {
-            let Some(end) = lot.expires_at else { continue };
-            if end > now {
-                next = Some(next.map_or(end, |next| next.min(end)));
-                continue;
+        for attempt in 0..CONFLICT_TRIES {
+            let Some(noted) = self.meter(scope).await?.credits_expire_at.filter(|at| *at <= self.now()) else {
+                return Ok(0);
+            };
+            if let Some((rows, shards)) = self.ledger_and_shards(scope).await?
+                && let Some(meter) = sharding::together(&shards, self.now())
+            {
+                return self.expire_lots(scope, noted, &rows, &meter).await;
             }
+            back_off(attempt).await;
+        }
+        Err(StoreError::Contention)
+    }
+
+    async fn expire_lots(&self, scope: &TenantScope, noted: Millis, rows: &[LedgerRow], meter: &Meter) -> Result<u64> {
+        let now = self.now();
+        let mut expired = 0;
+        for lot in lots(rows, meter.credits).iter().filter(|lot| lot.expires_at.is_some_and(|end| end <= now)) {
             let key = format!("expiry:{}", lot.id);
             let (kind, reference) = (LedgerKind::Expiry, lot.reference.as_deref());
             let new = NewLedgerRow { kind, amount: lot.left, key: &key, reference, expires_at: None };
@@ -237,6 +249,9 @@ impl Store {
                 expired += row.amount.unsigned_abs();
             }
         }
+        // Of what is held as well: it may come back.
+        let all = lots(rows, meter.credits.saturating_add(meter.credits_held()));
+        let next = all.iter().filter_map(|lot| lot.expires_at).filter(|end| *end > now).min();
         // Unless a grant noted something else meanwhile.
         let update = self
             .db

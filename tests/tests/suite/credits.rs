@@ -1,11 +1,12 @@
 //! The ledger of credits: every change once, the balance its sum, and nothing below zero.
 
 use futures_util::future::join_all;
-use tenantry_domain::{Period, ledger::LedgerKind};
-use tenantry_store::{Booked, NewLedgerRow};
+use tenantry_domain::{Amounts, Period, RequestId, ledger::LedgerKind, metering::Demand};
+use tenantry_store::{Admission, Booked, NewLedgerRow};
 use tenantry_tests::{
     platform::{NOON, Platform, Setup, Tenant},
     upstream::Upstream,
+    usage::event_of,
 };
 
 const DAY: i64 = 24 * 3_600_000;
@@ -139,6 +140,37 @@ async fn taking_back_amid_calls_and_purchases_leaves_the_books_right() {
         platform.records(&tenant).await.iter().map(|record| record.credits).sum()
     };
     assert_eq!(credits(&platform, &tenant).await, 200_000 - used);
+}
+
+#[tokio::test]
+async fn what_calls_in_flight_use_of_expiring_credits_is_not_taken_from_bought_ones() {
+    let (_upstream, platform, tenant) = stage().await;
+    let (store, scope) = (platform.store(), &tenant.scope);
+    store.add_credits(scope, &purchase("ord_1", 10_000)).await.unwrap();
+    store.add_credits(scope, &grant("soon", 5_000, NOON + DAY)).await.unwrap();
+    store.add_credits(scope, &grant("late", 400, NOON + 2 * DAY)).await.unwrap();
+    let hold = async |credits| {
+        let demand = Demand { amounts: Amounts::NONE, credits };
+        let admission = store.reserve(scope, &RequestId::at(store.now()), &demand, 3 * DAY).await.unwrap();
+        let Admission::Admitted(reservation) = admission else { panic!("{admission:?}") };
+        *reservation
+    };
+    let first = hold(3_000).await;
+    platform.clock().advance(DAY);
+    assert_eq!(store.expire_credits(scope).await.unwrap(), 2_000, "what nobody holds");
+    let end = async |reservation, credits| {
+        store.write_usage(scope, &[event_of(store, &reservation, Amounts::NONE, credits)]).await.unwrap();
+        store.settle(&reservation, &Amounts::NONE, credits).await.unwrap();
+    };
+    end(first, 2_000).await;
+    assert_eq!(credits(&platform, &tenant).await, 11_400, "what was bought, what is not over, and what came back");
+    // What is held altogether is remembered for when it comes back.
+    let second = hold(1_400).await;
+    assert_eq!(platform.meter(&tenant).await.credits_expire_at, Some(NOON + 2 * DAY));
+    platform.clock().advance(DAY);
+    assert_eq!(store.expire_credits(scope).await.unwrap(), 0, "all of it is held");
+    end(second, 1_400).await;
+    assert_eq!(credits(&platform, &tenant).await, 10_000);
 }
 
 #[tokio::test]

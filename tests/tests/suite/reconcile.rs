@@ -12,7 +12,7 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use tenantry_domain::{
     Amounts, Clock, Period, RequestId, Resource,
     metering::Demand,
-    usage::{Operation, Status, Tokens, UsageEvent},
+    usage::{Tokens, UsageEvent},
 };
 use tenantry_quota_reset::{Job, Message, Tally, run};
 use tenantry_store::{Admission, Difference, Look, Reservation, Store, Suspicion, TenantScope};
@@ -20,6 +20,7 @@ use tenantry_tests::{
     gate::Gate,
     jobs::{Jobs, Row, tenants},
     platform::{NOON, Platform, Setup},
+    usage::event_of,
 };
 
 const MINUTE: i64 = 60_000;
@@ -34,28 +35,10 @@ async fn admit(store: &Store, scope: &TenantScope, tokens: u64) -> (Reservation,
     let admission = store.reserve(scope, &RequestId::new(), &demand, 10 * MINUTE).await.unwrap();
     let Admission::Admitted(reservation) = admission else { panic!("{admission:?}") };
     let event = UsageEvent {
-        id: reservation.request().clone(),
-        org: scope.org().clone(),
-        at: store.now(),
-        period: reservation.hold().period.index(),
-        key: None,
-        member: None,
-        operation: Operation::Chat,
         model: ["gpt-4.1-mini", "deepseek-chat"][usize::from(tokens.is_multiple_of(2))].into(),
-        status: Status::Ok,
         tokens: Tokens { prompt: 1, cached: 0, completion: tokens - 1, reasoning: 0 },
-        charged: amounts(tokens),
-        credits: 0,
         cost: 7 * tokens,
-        price_version: 1,
-        estimated: false,
-        overrun: 0,
-        streamed: false,
-        latency_ms: 1,
-        first_byte_ms: None,
-        request_id: reservation.request().to_string(),
-        shard: reservation.hold().shard,
-        own: None,
+        ..event_of(store, &reservation, amounts(tokens), 0)
     };
     (*reservation, event)
 }

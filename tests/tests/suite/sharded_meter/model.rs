@@ -5,10 +5,13 @@ use tenantry_domain::{
     Amounts, Period, RequestId, Resource,
     ledger::LedgerKind,
     metering::{Demand, Refusal},
-    usage::{Operation, Status, Tokens, UsageEvent},
+    usage::Status,
 };
-use tenantry_store::{Admission, Booked, Reservation, Store};
-use tenantry_tests::platform::{Platform, Tenant};
+use tenantry_store::{Admission, Booked, Reservation};
+use tenantry_tests::{
+    platform::{Platform, Tenant},
+    usage::event_of,
+};
 
 use super::{MINUTE, plain, process, shifts::row};
 
@@ -139,33 +142,6 @@ async fn whatever_happens_shards_say_what_one_piece_says() {
     }
 }
 
-fn event(store: &Store, reservation: &Reservation, charged: Amounts, credits: u64) -> UsageEvent {
-    UsageEvent {
-        id: reservation.request().clone(),
-        org: reservation.scope().org().clone(),
-        at: store.now(),
-        period: reservation.hold().period.index(),
-        key: None,
-        member: None,
-        operation: Operation::Chat,
-        model: "m".into(),
-        status: Status::Ok,
-        tokens: Tokens::default(),
-        charged,
-        credits,
-        cost: 0,
-        price_version: 1,
-        estimated: false,
-        overrun: 0,
-        streamed: false,
-        latency_ms: 1,
-        first_byte_ms: None,
-        request_id: reservation.request().to_string(),
-        shard: reservation.hold().shard,
-        own: None,
-    }
-}
-
 /// Requests of four processes at once, some of which end between two of their steps, while shards come and go and credits
 /// are bought and taken back.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -193,7 +169,7 @@ async fn the_books_balance_whoever_dies_in_between() {
             if end > 0 {
                 let charged = amounts.with(Resource::LlmTokens, amounts.get(Resource::LlmTokens) * end / 6);
                 let credits = demand.credits * end / 6;
-                store.write_usage(scope, &[event(store, &reservation, charged, credits)]).await.unwrap();
+                store.write_usage(scope, &[event_of(store, &reservation, charged, credits)]).await.unwrap();
                 if end > 1 {
                     store.settle(&reservation, &charged, credits).await.unwrap();
                 }
