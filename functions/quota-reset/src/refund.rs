@@ -227,7 +227,10 @@ fn of_error(id: &str, error: &CommerceError) -> RefundAnswer {
             format!("{error}. Nothing went back. Mend what it says, and ask again with a new `id`.")
         }
         CommerceError::NotConfigured(_) => {
-            format!("{error}, so it cannot be asked. Set it up (docs/payments.md), or give the money back at its site.")
+            format!(
+                "{error}, so it cannot be asked. Set it up (docs/payments.md), and ask again with the same `id`; \
+                 or give the money back at its site, if it has not gone back there."
+            )
         }
         CommerceError::Mismatch(_) => {
             format!("{error}. Nothing went back: what the vendor has is not what was ordered. Look at it there.")
