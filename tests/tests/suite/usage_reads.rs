@@ -8,7 +8,7 @@ use http::{Request, Response, header};
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 use tenantry_domain::{
-    Amounts, Millis, Period, RequestId, Resource,
+    Amounts, KeyId, Millis, Period, RequestId, Resource,
     time::parse_moment,
     usage::{Operation, Status, Tokens, UsageEvent},
 };
@@ -367,4 +367,28 @@ async fn history_reads_sums_alone_and_costs_the_same_for_any_number_of_records()
     for asked in asked {
         assert!(asked.from.starts_with("ROLL#2026-") && asked.to.starts_with("ROLL#2026-11-"), "{asked:?}");
     }
+}
+
+/// A tenant with many keys and models has more sums than a function has memory.
+#[tokio::test]
+async fn sums_are_added_up_page_by_page() {
+    const KEYS: usize = 2_500;
+    let platform = Platform::start(Setup::default()).await;
+    let tenant = platform.tenant("team").await;
+    let at = moment("2026-11-05T08:00:00Z");
+    let events: Vec<_> = (0..KEYS).map(|_| UsageEvent { key: Some(KeyId::new()), ..event(&tenant, at) }).collect();
+    assert_eq!(platform.store().write_usage(&tenant.scope, &events).await.unwrap().written, KEYS);
+
+    let (queries, mut asked) = (Queries::default(), vec![]);
+    let each = |_| asked.push(queries.count());
+    queries.store(&platform).each_roll_up(&tenant.scope, "2026-11-01", "2026-11-30", each).await.unwrap();
+    let page = |number: usize| asked.iter().filter(|asked| **asked == number).count();
+    assert_eq!((asked.len(), queries.count()), (KEYS, 3));
+    assert_eq!([page(1), page(2), page(3)], [1_000, 1_000, 500], "a page is done with before the next one is read");
+
+    let stats = platform.get("/api/v1/usage/stats", &tenant.api_key).await.expect(200).json();
+    assert_eq!(stats["totals"]["requests"], KEYS);
+    let history = platform.get("/api/v1/usage/history?group_by=key", &tenant.api_key).await.expect(200).json();
+    let rows = history["data"].as_array().unwrap();
+    assert!(rows.len() == KEYS && rows.iter().all(|row| row["requests"] == 1), "each in a row of its own");
 }
