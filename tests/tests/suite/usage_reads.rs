@@ -4,6 +4,7 @@
 use std::{net::Ipv4Addr, sync::Arc};
 
 use axum::{Router, body::Body};
+use futures_util::FutureExt as _;
 use http::{Request, Response, header};
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
@@ -246,15 +247,22 @@ async fn a_record_is_in_the_export_of_its_day_and_of_no_other() {
     assert_eq!(found, expected);
 }
 
+/// The text of a body, and whether it is whole.
 async fn pieces(response: Response<Body>) -> (String, bool) {
     let (mut body, mut text) = (response.into_body(), String::new());
-    while let Some(frame) = body.frame().await {
-        match frame {
-            Ok(frame) => text.push_str(std::str::from_utf8(frame.data_ref().unwrap()).unwrap()),
-            Err(_) => return (text, false),
+    loop {
+        let ready = body.frame().now_or_never();
+        let is_late = ready.is_none();
+        let next = if let Some(next) = ready { next } else { body.frame().await };
+        match next {
+            Some(Ok(frame)) => text.push_str(std::str::from_utf8(frame.data_ref().unwrap()).unwrap()),
+            Some(Err(_)) => {
+                assert!(is_late, "a server passes on what it has only while it has to wait for more");
+                return (text, false);
+            }
+            None => return (text, true),
         }
     }
-    (text, true)
 }
 
 /// What a client over HTTP/1.1 gets, to the last byte.
@@ -302,7 +310,6 @@ async fn what_fails_on_the_way_is_no_whole_export() {
         let broken = raw(queries.usage(&platform), &path, accept, &tenant).await;
         assert!(broken.starts_with("HTTP/1.1 200 OK\r\n"));
         assert!(!broken.ends_with("\r\n0\r\n\r\n"), "{}", &broken[broken.len() - 100..]);
-        assert_eq!(broken.contains(r#"{"error":{"type":"urn:tenantry:problem:unavailable""#), told);
     }
     // Before the first byte there still is a status.
     let queries = Queries::default();
