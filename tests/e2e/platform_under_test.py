@@ -48,15 +48,23 @@ class Platform:
 
     # ── HTTP
 
-    def call(self, method: str, path: str, body=None, *, token: str | None = None, expect=200):
+    def call(self, method: str, path: str, body=None, *, token: str | None = None, key: str | None = None, expect=200):
+        """`key` is an Idempotency-Key."""
         headers = {"accept": "application/json"}
         if body is not None:
             headers["content-type"] = "application/json"
         if token is not None:
             headers["authorization"] = f"Bearer {token}"
+        if key is not None:
+            headers["idempotency-key"] = key
         data = None if body is None else json.dumps(body).encode()
         text = self.send(method, path, data, headers, expect)
         return json.loads(text) if text else None
+
+    def lines(self, path: str, token: str) -> list:
+        """JSON lines."""
+        headers = {"accept": "application/jsonl", "authorization": f"Bearer {token}"}
+        return [json.loads(line) for line in self.send("GET", path, None, headers, 200).splitlines()]
 
     def tell(self, path: str, body: bytes, headers: dict, expect: int) -> None:
         """As a vendor does: these bytes."""

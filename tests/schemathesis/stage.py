@@ -36,6 +36,8 @@ class Failed(Exception):
 def platform(binary: pathlib.Path, folder: pathlib.Path):
     """`tenantry` on a free port with everything in memory; yields its address. Its log is <folder>/platform.log."""
     folder.mkdir(parents=True, exist_ok=True)
+    # Of an earlier run, at whose address there may be anybody by now.
+    (folder / "dev.json").unlink(missing_ok=True)
     # Made, not passed on: with a vendor's key in it, models would be called out there. Without one the only model is
     # the sandbox's, which answers in the process.
     environment = {"RUST_LOG": "warn", "LOG_FORMAT": "json"}

@@ -54,6 +54,17 @@ pub fn problem(reply: &Reply, status: u16, code: &str) -> Value {
     body
 }
 
+/// Checks that no cell of a CSV is a formula, wherever a spreadsheet splits its lines: at commas, or where lists are
+/// separated so at semicolons or tabs.
+pub fn no_formulas(table: &str) {
+    for separator in [',', ';', '\t'] {
+        for cell in table.split([separator, '\r', '\n']) {
+            let shown = cell.trim_start_matches(|char: char| char == '"' || char.is_whitespace());
+            assert!(!shown.starts_with(['=', '+', '-', '@']), "{cell:?}, split at {separator:?}: {table}");
+        }
+    }
+}
+
 /// A string in a JSON body.
 #[must_use]
 pub fn text<'a>(body: &'a Value, pointer: &str) -> &'a str {

@@ -51,6 +51,12 @@ impl Queries {
         usage(platform, self.clone(), RetryConfig::disabled())
     }
 
+    /// A store over the data of `platform`, which these are the queries of.
+    #[must_use]
+    pub fn store(&self, platform: &Platform) -> Store {
+        store(platform, self.clone(), RetryConfig::disabled())
+    }
+
     /// Lets `number` more queries through, and no other.
     pub fn fail_after(&self, number: usize) {
         self.left.store(number, Ordering::SeqCst);
@@ -72,15 +78,20 @@ impl Queries {
     }
 }
 
+/// A store over the data of `platform`, with `intercept` on the way to them.
+fn store(platform: &Platform, intercept: impl Intercept + 'static, retry: RetryConfig) -> Store {
+    let client = platform.host().database();
+    let config = client.config().to_builder().interceptor(intercept).retry_config(retry).build();
+    let store = platform.store();
+    Store::new(Client::from_conf(config), tenantry_host::TABLE, store.plans().clone(), store.clock())
+}
+
 /// The routes of `usage` over the data of `platform`, with `intercept` on the way to the database. They take API keys.
 ///
 /// # Panics
 /// When no keys can be made.
 pub fn usage(platform: &Platform, intercept: impl Intercept + 'static, retry: RetryConfig) -> Router {
-    let client = platform.host().database();
-    let config = client.config().to_builder().interceptor(intercept).retry_config(retry).build();
-    let store = platform.store();
-    let store = Store::new(Client::from_conf(config), tenantry_host::TABLE, store.plans().clone(), store.clock());
+    let store = store(platform, intercept, retry);
     let key = SigningKey::from_pkcs8(&SigningKey::generate().expect("randomness"), "queries").expect("a key");
     let tokens = Arc::new(TokenVerifier::from_jwks(&key.jwks(), "queries").expect("keys"));
     let authenticator = Authenticator { store: store.clone(), tokens };

@@ -1,8 +1,8 @@
 //! `cargo xtask reconcile`: has the platform of `cargo run` check its books, and says what it found.
 
 use std::fmt::Write as _;
-use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{TcpStream, ToSocketAddrs as _};
+use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _};
 use std::path::Path;
 use std::time::Duration;
 
@@ -51,15 +51,13 @@ fn ask(url: &str) -> Result<(String, Result)> {
 fn post(url: &str, path: &str) -> Result<(u16, String)> {
     let host = url.strip_prefix("http://").map(|host| host.trim_end_matches('/'));
     let host = host.ok_or_else(|| format!("{url}: must be like http://127.0.0.1:8787"))?;
-    let failed = |error: std::io::Error| match error.kind() {
+    let failed = |error: io::Error| match error.kind() {
         ErrorKind::ConnectionRefused | ErrorKind::TimedOut | ErrorKind::WouldBlock => {
             format!("nothing answers at {url}. Start the platform with `cargo run`, leave it running, and come again.")
         }
         _ => format!("{url}: {error}"),
     };
-    let mut addresses = host.to_socket_addrs().map_err(failed)?;
-    let address = addresses.next().ok_or_else(|| format!("{url}: there is no such address"))?;
-    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(5)).map_err(failed)?;
+    let mut stream = connect(host.to_socket_addrs().map_err(failed)?).map_err(failed)?;
     stream.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
     let request = format!("POST {path} HTTP/1.0\r\nHost: {host}\r\nContent-Length: 0\r\n\r\n");
     stream.write_all(request.as_bytes()).map_err(failed)?;
@@ -68,6 +66,18 @@ fn post(url: &str, path: &str) -> Result<(u16, String)> {
     let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
     let body = answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned());
     status.zip(body).ok_or_else(|| format!("{url} speaks no HTTP"))
+}
+
+/// To the first of `addresses` where somebody answers: `localhost` may be `::1` before it is 127.0.0.1.
+fn connect(addresses: impl Iterator<Item = SocketAddr>) -> io::Result<TcpStream> {
+    let mut failed = io::Error::other("there is no such address");
+    for address in addresses {
+        match TcpStream::connect_timeout(&address, Duration::from_secs(5)) {
+            Ok(stream) => return Ok(stream),
+            Err(error) => failed = error,
+        }
+    }
+    Err(failed)
 }
 
 fn list<'a>(report: &'a Value, name: &str) -> &'a [Value] {
@@ -228,9 +238,20 @@ mod tests {
     }
 
     #[test]
+    fn every_address_of_a_name_is_tried() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (nobody, somebody) = (SocketAddr::from(([127, 0, 0, 1], 1)), listener.local_addr().unwrap());
+        for addresses in [vec![nobody, somebody], vec![somebody, nobody]] {
+            assert_eq!(connect(addresses.into_iter()).unwrap().peer_addr().unwrap(), somebody);
+        }
+        assert_eq!(connect([nobody].into_iter()).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+        assert!(connect([].into_iter()).unwrap_err().to_string().contains("no such address"));
+    }
+
+    #[test]
     fn where_nothing_runs_it_says_what_to_do() {
-        let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let error = ask(&format!("http://{gone}")).unwrap_err();
+        // Nobody listens on port 1, and no system gives it away.
+        let error = ask("http://127.0.0.1:1").unwrap_err();
         assert!(error.contains("nothing answers") && error.contains("cargo run"), "{error}");
         let error = reconcile(Path::new("no/such/folder"), None).unwrap_err();
         assert!(error.contains("dev.json") && error.contains("cargo run"), "{error}");

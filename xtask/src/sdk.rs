@@ -1,5 +1,5 @@
 //! The environments in which the tests run official SDKs: OpenAI's for Python in `target/sdk/venv` and for Node in
-//! `tests/sdk/node/node_modules`, Stripe's for Python in `target/sdk/stripe`. Each is made again only when what it was made from has changed.
+//! `target/sdk/node`, Stripe's for Python in `target/sdk/stripe`. Each is made again only when what it was made from has changed.
 
 use std::process::Stdio;
 
@@ -19,14 +19,19 @@ pub(crate) fn prepare() -> Result {
 }
 
 fn node() -> Result {
-    let folder = root().join("tests/sdk/node");
-    let made_from = format!("{}\n{}", version("node")?, read(&folder.join("package-lock.json"))?);
-    let stamp = root().join("target/sdk/node.made-from");
+    let (pinned, folder) = (root().join("tests/sdk/node"), root().join("target/sdk/node"));
+    let (package, lock) = (read(&pinned.join("package.json"))?, read(&pinned.join("package-lock.json"))?);
+    let made_from = format!("{}\n{lock}", version("node")?);
+    let stamp = folder.join("made-from");
     if folder.join("node_modules/openai").exists() && is_current(&stamp, &made_from) {
         println!("Node SDK: as before");
         return Ok(());
     }
     std::fs::remove_file(&stamp).ok();
+    std::fs::create_dir_all(&folder).map_err(|error| format!("{} cannot be made: {error}", folder.display()))?;
+    // npm installs beside the package that asks.
+    write(&folder.join("package.json"), &package)?;
+    write(&folder.join("package-lock.json"), &lock)?;
     let npm = if cfg!(windows) { "npm.cmd" } else { "npm" };
     run(program(npm)
         .args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"])

@@ -3,7 +3,7 @@
 //! A page is read from the database when the client has taken the one before: so there is one in memory, whatever the
 //! client asks for and however slowly it reads. The first page is read before the answer begins, and its failure has a
 //! status. Later ones cannot: the connection is broken off, so that nobody takes a part for the whole, and JSON lines say
-//! why in a last line.
+//! why in a last line, if it still gets out.
 
 use std::{fmt, io, time::Duration};
 
@@ -38,7 +38,9 @@ use crate::{
 /// Records that are read at once. DynamoDB ends a page at a megabyte in any case.
 const PAGE: u16 = 500;
 
-/// How long what was read, and the last words, have to get out before the connection is broken off.
+/// How long what was read, and the last words, have to get out before the connection is broken off. What the client's
+/// connection takes at once is passed on as soon as there is something to wait for; a slow client may miss the rest. That
+/// the connection is broken off it sees in any case.
 const LAST_WORDS: Duration = Duration::from_millis(200);
 
 /// Which days.
@@ -108,7 +110,8 @@ impl Format {
 ///
 /// The records of any UTC days, oldest first, as JSON lines, or as CSV with `Accept: text/csv`, streamed for as long as there
 /// are any: no cursor is needed. Records are as in `GET /usage/records`. When something fails on the way the connection is
-/// broken off, and JSON lines end with `{"error": …}`; go on with `from` the day of the last record that came.
+/// broken off, and JSON lines end with `{"error": …}` if that still gets out; go on with `from` the day of the last
+/// record that came.
 #[utoipa::path(
     get,
     path = "/api/v1/usage/records/export",

@@ -156,9 +156,9 @@ pub(crate) async fn history(
 ) -> Result<Json<History>, ApiError> {
     let scope = caller.scope(Permission::ReadUsage)?;
     let (first, last) = range(&query, state.store.now())?;
-    let roll_ups = state.store.roll_ups(scope, &day(first), &day(last)).await?;
-    let data = grouped(&roll_ups, query.group_by, first, last);
-    Ok(Json(History { from: day(first), to: day(last), group_by: query.group_by, data }))
+    let mut groups = Groups::new(query.group_by, first, last);
+    state.store.each_roll_up(scope, &day(first), &day(last), |roll_up| groups.add(&roll_up)).await?;
+    Ok(Json(History { from: day(first), to: day(last), group_by: query.group_by, data: groups.into_rows() }))
 }
 
 /// First millisecond of the first and of the last day.
@@ -174,20 +174,31 @@ fn range(query: &HistoryQuery, now: Millis) -> Result<(Millis, Millis), ApiError
     Ok((first, last))
 }
 
-fn grouped(roll_ups: &[RollUp], by: GroupBy, first: Millis, last: Millis) -> Vec<HistoryRow> {
-    let mut rows: BTreeMap<Group, Totals> = match by {
-        GroupBy::Day => days(first, last).map(|day| (Group::Day { day }, Totals::default())).collect(),
-        GroupBy::Resource => {
-            Resource::ALL.into_iter().map(|r| (Group::Resource { resource: r.into() }, Totals::default())).collect()
-        }
-        GroupBy::Model | GroupBy::Key | GroupBy::Member => BTreeMap::new(),
-    };
-    for roll_up in roll_ups {
+/// Roll-ups being added up by group.
+struct Groups {
+    by: GroupBy,
+    rows: BTreeMap<Group, Totals>,
+}
+
+impl Groups {
+    /// Nothing yet: the groups that are shown also without usage.
+    fn new(by: GroupBy, first: Millis, last: Millis) -> Self {
+        let rows = match by {
+            GroupBy::Day => days(first, last).map(|day| (Group::Day { day }, Totals::default())).collect(),
+            GroupBy::Resource => {
+                Resource::ALL.into_iter().map(|r| (Group::Resource { resource: r.into() }, Totals::default())).collect()
+            }
+            GroupBy::Model | GroupBy::Key | GroupBy::Member => BTreeMap::new(),
+        };
+        Self { by, rows }
+    }
+
+    fn add(&mut self, roll_up: &RollUp) {
         let RollUp { key, sums } = roll_up;
         let own = key.own_resource().is_some();
-        let group = match by {
+        let group = match self.by {
             GroupBy::Day => Group::Day { day: key.day.clone() },
-            GroupBy::Model if own => continue,
+            GroupBy::Model if own => return,
             GroupBy::Model => Group::Model { model: key.model.clone() },
             GroupBy::Key => Group::Key { api_key_id: key.key.clone() },
             GroupBy::Member => Group::Member { member_id: key.member.clone() },
@@ -195,18 +206,22 @@ fn grouped(roll_ups: &[RollUp], by: GroupBy, first: Millis, last: Millis) -> Vec
             GroupBy::Resource => {
                 for (resource, amount) in sums.charged.iter().filter(|(_, amount)| *amount > 0) {
                     let share = Sums { charged: Amounts::NONE.with(resource, amount), ..*sums };
-                    rows.entry(Group::Resource { resource: resource.into() }).or_default().sums.add(&share);
+                    self.rows.entry(Group::Resource { resource: resource.into() }).or_default().sums.add(&share);
                 }
-                continue;
+                return;
             }
         };
-        rows.entry(group).or_default().add(roll_up);
+        self.rows.entry(group).or_default().add(roll_up);
     }
-    let mut rows: Vec<_> = rows.into_iter().collect();
-    if matches!(by, GroupBy::Model | GroupBy::Key | GroupBy::Member) {
-        rows.sort_by_key(|(_, totals)| std::cmp::Reverse(totals.sums.requests));
+
+    /// In the order of the answer.
+    fn into_rows(self) -> Vec<HistoryRow> {
+        let mut rows: Vec<_> = self.rows.into_iter().collect();
+        if matches!(self.by, GroupBy::Model | GroupBy::Key | GroupBy::Member) {
+            rows.sort_by_key(|(_, totals)| std::cmp::Reverse(totals.sums.requests));
+        }
+        rows.into_iter().map(|(group, totals)| HistoryRow { group, figures: totals.into() }).collect()
     }
-    rows.into_iter().map(|(group, totals)| HistoryRow { group, figures: totals.into() }).collect()
 }
 
 #[cfg(test)]
@@ -253,7 +268,9 @@ mod tests {
         ];
         let (first, last) = (parse_day("2026-11-01").unwrap(), parse_day("2026-11-03").unwrap());
         let shown = |by, field: &str, sum: &str| -> Vec<(serde_json::Value, serde_json::Value)> {
-            let rows = serde_json::to_value(grouped(&rows, by, first, last)).unwrap();
+            let mut groups = Groups::new(by, first, last);
+            rows.iter().for_each(|row| groups.add(row));
+            let rows = serde_json::to_value(groups.into_rows()).unwrap();
             rows.as_array().unwrap().iter().map(|row| (row[field].clone(), row.pointer(sum).unwrap().clone())).collect()
         };
         let day = |day: &str, n: u64| (day.into(), n.into());

@@ -13,7 +13,7 @@ use tenantry_domain::{
     time::parse_moment,
     usage::{Operation, Status, Tokens, UsageEvent},
 };
-use tenantry_store::{Admitted, MOST_RESOURCES, OwnRecorded, RecordKey, WindowRule};
+use tenantry_store::{Admitted, MOST_RESOURCES, OwnRecorded, RecordKey, TenantScope, WindowRule};
 use tenantry_web::{
     ApiError, Caller, Code, Json,
     error::Problem,
@@ -26,6 +26,9 @@ use crate::{State, rows::Record};
 
 /// Records of one organization: ten a second for ten minutes. The plan does not pay for them, so they have an end.
 const RECORDS: WindowRule = WindowRule { most: 6_000, window: 10 * 60 * 1000 };
+
+/// How far a client's clock may run ahead of this one.
+const AHEAD: Millis = 5 * 60 * 1000;
 
 /// A record to be made.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
@@ -42,7 +45,8 @@ pub(crate) struct NewRecord {
     /// characters.
     #[serde(default)]
     metadata: Option<BTreeMap<String, String>>,
-    /// When it happened; now when left out. In this month or the last one (UTC), and not in the future.
+    /// When it happened; now when left out. In this month or the last one (UTC). Up to five minutes ahead, as clocks differ,
+    /// are recorded as now; later is refused.
     #[schema(format = DateTime, example = "2026-11-20T12:00:00Z")]
     at: Option<String>,
 }
@@ -100,12 +104,17 @@ pub(crate) async fn record(
         new.resource.parse().map_err(|error: OwnResourceError| ApiError::invalid("/resource", error.to_string()))?;
     let own = Own::new(new.amount, new.metadata.unwrap_or_default())
         .map_err(|error| ApiError::invalid(error.pointer(), error.to_string()))?;
-    let at = new.at.map_or(Ok(now), |at| moment(&at, now))?;
-    if let Admitted::In(wait) = state.store.count_try(&format!("record\ntenant\n{}", scope.org()), &RECORDS).await? {
-        let text = "More records than an organization may make in ten minutes. Sum up, or wait.";
-        let wait = Duration::from_millis(wait.unsigned_abs());
-        return Err(ApiError::new(Code::RateLimited, text).retry_after(wait));
-    }
+    let at = match admitted(&state, scope, new.at.as_deref(), now).await {
+        Ok(at) => at,
+        // Neither the month nor the rate is asked of what was recorded when they allowed it.
+        Err(refusal) => match &key {
+            Some(key) => match state.store.own_usage_recorded(scope, key).await? {
+                Some(recorded) => return answer(recorded),
+                None => return Err(refusal),
+            },
+            None => return Err(refusal),
+        },
+    };
     let event = UsageEvent {
         // Of the moment that it is about, because records are listed by their ids.
         id: RequestId::at(at),
@@ -131,12 +140,16 @@ pub(crate) async fn record(
         shard: 0,
         own: Some(own),
     };
+    answer(state.store.record_own_usage(scope, event, key.as_ref()).await?)
+}
+
+fn answer(recorded: OwnRecorded) -> Result<(StatusCode, HeaderMap, axum::Json<Record>), ApiError> {
     let mut headers = HeaderMap::new();
-    let event = match state.store.record_own_usage(scope, &event, key.as_ref()).await? {
-        OwnRecorded::Now => event,
+    let event = match recorded {
+        OwnRecorded::Now(event) => event,
         OwnRecorded::Before(before) => {
             headers.insert(HeaderName::from_static(REPLAYED), HeaderValue::from_static("true"));
-            *before
+            before
         }
         OwnRecorded::Reused => return Err(reused()),
         OwnRecorded::TooMany => {
@@ -144,7 +157,20 @@ pub(crate) async fn record(
             return Err(ApiError::invalid("/resource", text));
         }
     };
-    Ok((StatusCode::CREATED, headers, axum::Json(event.into())))
+    Ok((StatusCode::CREATED, headers, axum::Json((*event).into())))
+}
+
+/// The moment of a new record, where one may be made.
+async fn admitted(state: &State, scope: &TenantScope, at: Option<&str>, now: Millis) -> Result<Millis, ApiError> {
+    let at = at.map_or(Ok(now), |at| moment(at, now))?;
+    match state.store.count_try(&format!("record\ntenant\n{}", scope.org()), &RECORDS).await? {
+        Admitted::Now => Ok(at),
+        Admitted::In(wait) => {
+            let text = "More records than an organization may make in ten minutes. Sum up, or wait.";
+            let wait = Duration::from_millis(wait.unsigned_abs());
+            Err(ApiError::new(Code::RateLimited, text).retry_after(wait))
+        }
+    }
 }
 
 /// In this month or the last one: what the reconciler looks at.
@@ -152,8 +178,8 @@ fn moment(text: &str, now: Millis) -> Result<Millis, ApiError> {
     let at = parse_moment(text).map_err(|error| ApiError::invalid("/at", error.to_string()))?;
     let this = Period::of(now);
     let earliest = Period::from_index(this.index() - 1).unwrap_or(this).start();
-    if (earliest..=now).contains(&at) {
-        return Ok(at);
+    if (earliest..=now + AHEAD).contains(&at) {
+        return Ok(at.min(now));
     }
     Err(ApiError::invalid("/at", "must be in this month or the last one, and not in the future"))
 }

@@ -138,19 +138,33 @@ pub(crate) async fn stats(
     }
     let meter = if period == current.period { Some(current) } else { state.store.closed_meter(scope, period).await? };
     let last = state.store.now().min(period.end() - 1);
-    let roll_ups = state.store.roll_ups(scope, &day(period.start()), &day(period.end() - 1)).await?;
-    Ok(Json(summary(period, meter.as_ref(), &roll_ups, last)))
+    let mut series = Series::new(period.start(), last);
+    let (from, to) = (day(period.start()), day(period.end() - 1));
+    state.store.each_roll_up(scope, &from, &to, |roll_up| series.add(&roll_up)).await?;
+    Ok(Json(summary(period, meter.as_ref(), series)))
 }
 
-/// The answer from the meter (none for a past period without one) and the period's roll-ups; the series
-/// ends with the day of `last`.
-fn summary(period: Period, meter: Option<&Meter>, roll_ups: &[RollUp], last: Millis) -> Stats {
-    let mut totals = Totals::default();
-    let mut by_day: BTreeMap<String, Totals> = days(period.start(), last).map(|day| (day, Totals::default())).collect();
-    for roll_up in roll_ups {
-        totals.add(roll_up);
-        by_day.entry(roll_up.key.day.clone()).or_default().add(roll_up);
+/// Roll-ups being added up, all together and by day.
+struct Series {
+    totals: Totals,
+    by_day: BTreeMap<String, Totals>,
+}
+
+impl Series {
+    /// Nothing yet, from the day of `first` to that of `last`.
+    fn new(first: Millis, last: Millis) -> Self {
+        let by_day = days(first, last).map(|day| (day, Totals::default())).collect();
+        Self { totals: Totals::default(), by_day }
     }
+
+    fn add(&mut self, roll_up: &RollUp) {
+        self.totals.add(roll_up);
+        self.by_day.entry(roll_up.key.day.clone()).or_default().add(roll_up);
+    }
+}
+
+/// The answer from the meter (none for a past period without one) and what the period's roll-ups add up to.
+fn summary(period: Period, meter: Option<&Meter>, Series { totals, by_day }: Series) -> Stats {
     Stats {
         period: PeriodAnswer { id: period.to_string(), start: rfc3339(period.start()), end: rfc3339(period.end()) },
         plan: meter.map(|meter| meter.plan.clone()),
@@ -205,6 +219,12 @@ mod tests {
         RollUp { key, sums: Sums { requests: 1, charged, credits: 7, cost: 99, ..Sums::default() } }
     }
 
+    fn series(roll_ups: &[RollUp], last: Millis) -> Series {
+        let mut series = Series::new(november().start(), last);
+        roll_ups.iter().for_each(|roll_up| series.add(roll_up));
+        series
+    }
+
     #[test]
     fn used_held_and_left_make_the_limit() {
         let plans = Plans::parse(DEFAULT_PLANS).unwrap();
@@ -225,7 +245,7 @@ mod tests {
         };
         meter.holds.insert(RequestId::new(), hold);
         let now = november().start() + 1;
-        let stats = summary(november(), Some(&meter), &[], now);
+        let stats = summary(november(), Some(&meter), series(&[], now));
         let tokens = &stats.resources[1];
         assert_eq!((tokens.used, tokens.held, tokens.left), (10_000, 40_000, Some(150_000)));
         assert_eq!((tokens.limit, tokens.percent), (Some(200_000), Some(5.0)));
@@ -237,7 +257,8 @@ mod tests {
         let plans = Plans::parse(DEFAULT_PLANS).unwrap();
         let meter = Meter::new(plans.get("team"), november());
         let roll_ups = [roll_up("2026-11-02", 5), roll_up("2026-11-02", 6), roll_up("2026-11-04", 7)];
-        let stats = summary(november(), Some(&meter), &roll_ups, november().start() + 4 * crate::days::DAY);
+        let last = november().start() + 4 * crate::days::DAY;
+        let stats = summary(november(), Some(&meter), series(&roll_ups, last));
         let messages = ResourceStats {
             resource: ResourceName::Messages,
             used: 3,
@@ -258,7 +279,7 @@ mod tests {
 
     #[test]
     fn a_month_without_a_meter_has_no_limits() {
-        let stats = summary(november(), None, &[], november().end() - 1);
+        let stats = summary(november(), None, series(&[], november().end() - 1));
         assert_eq!((stats.plan, stats.series.len()), (None, 30));
         assert!(stats.resources.iter().all(|r| r.limit.is_none() && r.used == 0));
     }

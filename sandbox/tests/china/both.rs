@@ -146,7 +146,7 @@ async fn answers_that_are_lost_are_asked_for_again_and_nothing_happens_twice() {
     let shop = Shop::open().await;
     for (vendor, client) in shop.both() {
         let faults = shop.china.faults(vendor);
-        for fault in [Fault::Error500, Fault::Error500Applied, Fault::BreakOff, Fault::Hang] {
+        for fault in [Fault::Error500, Fault::Error500Applied, Fault::BreakOff] {
             faults.order([fault]);
             client.create(&shop.order(ORDER)).await.unwrap();
             assert_eq!(faults.left(), []);
@@ -163,6 +163,19 @@ async fn answers_that_are_lost_are_asked_for_again_and_nothing_happens_twice() {
         assert!(matches!(client.query(ORDER).await, Err(PaymentError::Unavailable(_))));
         faults.order([Fault::Slow(1)]);
         client.query(ORDER).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_never_comes_is_not_waited_for() {
+    let shop = Shop::open().await.in_haste();
+    for (vendor, client) in shop.both() {
+        let faults = shop.china.faults(vendor);
+        faults.order([Fault::Hang, Fault::Hang]);
+        client.create(&shop.order(ORDER)).await.unwrap();
+        assert_eq!(faults.left(), []);
+        shop.china.pay(vendor, ORDER).unwrap();
+        shop.the_notification();
     }
 }
 

@@ -46,8 +46,11 @@ pub(crate) struct Shop {
     pub(crate) alipay: Payment,
 }
 
-/// Nobody waits for a double: what takes longer is meant to be cut off.
-const PATIENCE: Patience = Patience { attempt: Duration::from_millis(1500), attempts: 3, pause: Duration::ZERO };
+/// Longer than any machine takes.
+const PATIENCE: Patience = Patience { attempt: Duration::from_secs(30), attempts: 3, pause: Duration::ZERO };
+
+/// For answers that never come. Who is cut off only because the machine is busy asks again, as often as it takes.
+const HASTE: Patience = Patience { attempt: Duration::from_millis(250), attempts: 1_000, pause: Duration::ZERO };
 
 impl Shop {
     pub(crate) async fn open() -> Self {
@@ -58,13 +61,18 @@ impl Shop {
     pub(crate) async fn notified_at(site: &str) -> Self {
         let clock = Arc::new(TestClock(AtomicI64::new(NOON)));
         let china = ChinaSandbox::start(clock.clone(), site).await.unwrap();
-        Self::new(china, clock)
+        Self::new(china, clock, PATIENCE)
     }
 
-    fn new(china: ChinaSandbox, clock: Arc<TestClock>) -> Self {
+    /// The same shop, which soon asks again.
+    pub(crate) fn in_haste(self) -> Self {
+        Self::new(self.china, self.clock, HASTE)
+    }
+
+    fn new(china: ChinaSandbox, clock: Arc<TestClock>, patience: Patience) -> Self {
         let mut wechat = WeChatConfig::from_json(&china.wechat().to_json()).unwrap();
         let mut alipay = AlipayConfig::from_json(&china.alipay().to_json()).unwrap();
-        (wechat.patience, alipay.patience) = (PATIENCE, PATIENCE);
+        (wechat.patience, alipay.patience) = (patience, patience);
         let http = HttpClient::new();
         let wechat = Payment::WeChat(WeChatPay::new(wechat, http.clone(), clock.clone()).unwrap());
         let alipay = Payment::Alipay(Alipay::new(alipay, http, clock.clone()).unwrap());

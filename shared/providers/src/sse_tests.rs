@@ -1,7 +1,5 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::time::{Duration, Instant};
-
 use proptest::prelude::*;
 
 use super::*;
@@ -121,11 +119,9 @@ fn events_beyond_the_limit_are_refused() {
 #[test]
 fn a_line_of_megabytes_fed_byte_by_byte_takes_linear_time() {
     let stream = format!("data: {}\n\n", "x".repeat(4 << 20));
-    let started = Instant::now();
+    // Rescanning the line at every byte would take hours, and nextest ends a test after two minutes.
     let (found, error) = parse(DEFAULT_MAX_EVENT_BYTES, stream.as_bytes().chunks(1));
     assert_eq!((found.len(), error), (1, None));
-    // Rescanning the line at every byte would take hours.
-    assert!(started.elapsed() < Duration::from_secs(20));
 }
 
 fn stream() -> impl Strategy<Value = Vec<u8>> {

@@ -34,8 +34,8 @@ pub struct RecordKey {
 /// What became of a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OwnRecorded {
-    /// It was made.
-    Now,
+    /// It was made, as this.
+    Now(Box<UsageEvent>),
     /// It had been made before, as this.
     Before(Box<UsageEvent>),
     /// The key stands for another record.
@@ -52,29 +52,46 @@ impl Store {
     pub async fn record_own_usage(
         &self,
         scope: &TenantScope,
-        event: &UsageEvent,
+        event: UsageEvent,
         key: Option<&RecordKey>,
     ) -> Result<OwnRecorded> {
-        let mut writes = self.usage_writes(scope, &[event])?;
+        let mut writes = self.usage_writes(scope, &[&event])?;
         if let Some(key) = key {
-            writes.insert(0, self.remember(scope, event, key)?);
+            writes.insert(0, self.remember(scope, &event, key)?);
         }
-        let may_be_new = !self.is_own_resource(scope, event).await?;
+        let may_be_new = !self.is_own_resource(scope, &event).await?;
         if may_be_new {
-            writes.push(self.name_resource(scope, event)?);
+            writes.push(self.name_resource(scope, &event)?);
         }
         match self.transact_apart(writes).await? {
             Transacted::Done => {
-                self.note_key_uses(scope, std::slice::from_ref(event)).await;
-                Ok(OwnRecorded::Now)
+                self.note_key_uses(scope, std::slice::from_ref(&event)).await;
+                Ok(OwnRecorded::Now(Box::new(event)))
             }
             Transacted::Refused(refused) => match (key, refused.first(), refused.last()) {
-                (Some(key), Some(true), _) => self.recorded_before(scope, key).await,
+                // When the key is gone again, its time was up this very moment.
+                (Some(key), Some(true), _) => self.own_usage_recorded(scope, key).await?.ok_or(StoreError::Contention),
                 (_, _, Some(true)) if may_be_new => Ok(OwnRecorded::TooMany),
                 // Nobody else has its id: an earlier try of the same write was applied, and its answer lost.
-                _ => Ok(OwnRecorded::Now),
+                _ => Ok(OwnRecorded::Now(Box::new(event))),
             },
         }
+    }
+
+    /// What became of the record that was made with `key`: as this, or as another one. None when none was.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn own_usage_recorded(&self, scope: &TenantScope, key: &RecordKey) -> Result<Option<OwnRecorded>> {
+        let Some(row) = self.get(&keys::recorded(scope, &key.id), true).await? else { return Ok(None) };
+        let reader = Reader(&row);
+        if reader.text("fingerprint")? != key.fingerprint {
+            return Ok(Some(OwnRecorded::Reused));
+        }
+        let (period, id) = (reader.parsed("period")?, reader.parsed::<RequestId>("record")?);
+        let record = self.usage_record(scope, period, &id).await?;
+        let record = record.ok_or_else(|| reader.corrupt("has lost its record"))?;
+        Ok(Some(OwnRecorded::Before(Box::new(record))))
     }
 
     /// Whether the tenant has recorded this resource in this month. A stale read may say no; a yes is for good.
@@ -107,17 +124,5 @@ impl Store {
             .set_item(Some(row.build()))
             .condition_expression("attribute_not_exists(pk)");
         Ok(TransactWriteItem::builder().put(build(put.build())?).build())
-    }
-
-    async fn recorded_before(&self, scope: &TenantScope, key: &RecordKey) -> Result<OwnRecorded> {
-        // Gone again: its time was up this very moment.
-        let row = self.get(&keys::recorded(scope, &key.id), true).await?.ok_or(StoreError::Contention)?;
-        let reader = Reader(&row);
-        if reader.text("fingerprint")? != key.fingerprint {
-            return Ok(OwnRecorded::Reused);
-        }
-        let (period, id) = (reader.parsed("period")?, reader.parsed::<RequestId>("record")?);
-        let record = self.usage_record(scope, period, &id).await?;
-        record.map(|record| OwnRecorded::Before(Box::new(record))).ok_or_else(|| reader.corrupt("has lost its record"))
     }
 }

@@ -364,14 +364,41 @@ impl Store {
         Ok(Page { items: events, next })
     }
 
-    /// The roll-ups from day `first` to day `last`, both included, by day.
+    /// Hands the roll-ups from day `first` to day `last`, both included, to `each`, by day. One page of them is in memory at
+    /// a time: there is one for each day, model, key, member and endpoint, and so of a large tenant more than a function holds.
+    ///
+    /// # Errors
+    /// [`StoreError`]; some may have been handed over.
+    pub async fn each_roll_up(
+        &self,
+        scope: &TenantScope,
+        first: &str,
+        last: &str,
+        mut each: impl FnMut(RollUp) + Send,
+    ) -> Result<()> {
+        let (pk, from, to) = (keys::tenant(scope), keys::roll_ups_from(first), keys::roll_ups_to(last));
+        let mut cursor: Option<String> = None;
+        loop {
+            let range = Range { cursor: cursor.as_deref(), limit: 1000, ..Range::between(&pk, &from, &to) };
+            let (items, next) = self.page(range).await?;
+            for item in &items {
+                each(read_roll_up(item)?);
+            }
+            match next {
+                Some(next) => cursor = Some(next),
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// Those roll-ups all at once, for a tenant that is known to have few.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn roll_ups(&self, scope: &TenantScope, first: &str, last: &str) -> Result<Vec<RollUp>> {
-        let (pk, from, to) = (keys::tenant(scope), keys::roll_ups_from(first), keys::roll_ups_to(last));
-        let items = self.all(Range { limit: 1000, ..Range::between(&pk, &from, &to) }).await?;
-        items.iter().map(read_roll_up).collect()
+        let mut all = vec![];
+        self.each_roll_up(scope, first, last, |roll_up| all.push(roll_up)).await?;
+        Ok(all)
     }
 }
 

@@ -7,6 +7,18 @@ use http::{HeaderMap, header};
 /// `Content-Type` of a table with column names.
 pub const CSV_TYPE: &str = "text/csv; charset=utf-8; header=present";
 
+/// What may end a cell that has no quotes around it, besides the comma.
+const SEPARATORS: [char; 4] = [';', '\t', '\r', '\n'];
+
+/// What a formula begins with; the wide ones are taken for the others in some countries.
+const FORMULA: [char; 8] = ['=', '+', '-', '@', '＝', '＋', '－', '＠'];
+
+/// Whether a cell that begins with `text` may be taken for a formula. Blanks and quotes may be left out by who reads it.
+fn is_formula(text: &str) -> bool {
+    text.trim_start_matches(|char: char| char == '"' || char.is_whitespace() && !SEPARATORS.contains(&char))
+        .starts_with(FORMULA)
+}
+
 /// A table under construction.
 pub struct Csv {
     out: String,
@@ -31,18 +43,28 @@ impl Csv {
         Self { out: String::new(), in_row: false }
     }
 
-    /// A cell of text. A spreadsheet takes a text that begins like a formula for one and runs it, so such
-    /// a text gets an apostrophe in front (OWASP, "CSV injection").
+    /// A cell of text. A spreadsheet takes a text that begins like a formula for one and runs it, so such a text gets an
+    /// apostrophe in front (OWASP, "CSV injection"). So does what would begin a cell where lists are separated by `;`
+    /// or tabs: a spreadsheet with the settings of such a country splits there, also between quotes, which for it stand in
+    /// the middle of a cell.
     pub fn text(&mut self, text: &str) {
         self.separate();
-        let formula = text.starts_with(['=', '+', '-', '@', '\t', '\r', '\n', '＝', '＋', '－', '＠']);
-        let guard = if formula { "'" } else { "" };
-        if text.contains([',', '"', '\r', '\n']) {
-            self.out.push_str(&format!("\"{guard}{}\"", text.replace('"', "\"\"")));
-        } else {
-            self.out.push_str(guard);
-            self.out.push_str(text);
+        let quote = if text.contains([',', '"', '\r', '\n']) { "\"" } else { "" };
+        self.out.push_str(quote);
+        if text.starts_with(['\t', '\r', '\n']) || is_formula(text) {
+            self.out.push('\'');
         }
+        let mut rest = text.chars();
+        while let Some(char) = rest.next() {
+            self.out.push(char);
+            if char == '"' {
+                self.out.push(char);
+            }
+            if SEPARATORS.contains(&char) && is_formula(rest.as_str()) {
+                self.out.push('\'');
+            }
+        }
+        self.out.push_str(quote);
     }
 
     /// A cell of text that may be empty.
@@ -115,11 +137,43 @@ mod tests {
 
     #[test]
     fn no_cell_is_a_formula() {
-        for text in ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1"] {
+        for text in ["=1+1", "+1", "-1", "@SUM(A1)", "\tx"] {
             assert_eq!(cell(text), format!("'{text}"));
         }
         assert_eq!(cell("=HYPERLINK(\"x\",1)"), "\"'=HYPERLINK(\"\"x\"\",1)\"");
         assert_eq!(cell("a=1"), "a=1");
+        assert_eq!(cell(" =1"), "' =1");
+    }
+
+    #[test]
+    fn nothing_is_a_formula_wherever_a_line_is_split() {
+        let texts = [
+            "x;=1+1",
+            "x\t@SUM(A1)",
+            "x\r-1\n+1",
+            "x; \u{a0}=1",
+            "x;\"=HYPERLINK(\"\"y\"\")",
+            ";;＝1",
+            "{\"a\":\";=1+1;\",\"b\":\"\\t-1\"}",
+            "\"=1\"",
+        ];
+        for text in texts {
+            let mut csv = Csv::rows();
+            csv.text(text);
+            csv.text(text);
+            csv.end_row();
+            let row = csv.finish();
+            for piece in row.split([';', '\t', '\r', '\n']) {
+                let shown = piece.trim_start_matches(['"', ' ', '\u{a0}']);
+                assert!(!shown.starts_with(['=', '+', '-', '@', '＝']), "{text:?} became {row:?}");
+            }
+            // And nothing is lost: an apostrophe is all that comes in.
+            let shown = cell(text);
+            let inner = shown.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(&shown);
+            assert_eq!(inner.replace("\"\"", "\"").replace('\'', ""), text);
+        }
+        assert_eq!(cell("a;=1; b;\t\"=2\""), "\"a;'=1; b;\t'\"\"=2\"\"\"");
+        assert_eq!(cell("a;b; c\nd"), "\"a;b; c\nd\"");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use http::{Method, Request};
 use serde_json::{Value, json};
 use tenantry_tests::{
     accounts::token_in,
-    http::{problem, text},
+    http::{no_formulas, problem, text},
     platform::{Platform, Setup, Tenant, request},
 };
 
@@ -206,19 +206,22 @@ async fn it_is_filtered_and_has_pages() {
 #[tokio::test]
 async fn it_comes_as_csv_without_formulas() {
     let (platform, _, token) = stage().await;
-    for name in ["=1+1", "b"] {
-        platform.post(KEYS, &token, json!({"name": name})).await.expect(201);
+    for agent in ["a", "=cmd", "x; =HYPERLINK(A1);"] {
+        let mut adding = request(Method::POST, KEYS, &token, &json!({"name": "=1+1"}));
+        adding.headers_mut().insert("user-agent", agent.parse().unwrap());
+        platform.send(adding).await.expect(201);
     }
-    let mut asking = request(Method::GET, &format!("{LOG}?limit=1"), &token, &Value::Null);
+    let mut asking = request(Method::GET, &format!("{LOG}?limit=2"), &token, &Value::Null);
     asking.headers_mut().insert("accept", "text/csv".parse().unwrap());
-    asking.headers_mut().insert("user-agent", "=cmd".parse().unwrap());
     let reply = platform.send(asking).await.expect(200);
     assert_eq!(reply.header("content-type"), "text/csv; charset=utf-8; header=present");
     assert!(!reply.header("x-next-cursor").is_empty());
     let csv = reply.text();
     let lines: Vec<_> = csv.lines().collect();
     assert_eq!(lines[0], "id,at,action,actor,target,changes,ip,user_agent,request_id");
-    assert!(lines.len() == 2 && lines[1].contains("api_key.created") && !lines[1].contains(",="), "{csv}");
+    assert!(lines.len() == 3 && lines[1].contains("api_key.created"), "{csv}");
+    assert!(csv.contains(",x;' =HYPERLINK(A1);,") && csv.contains(",'=cmd,"), "{csv}");
+    no_formulas(&csv);
 }
 
 #[tokio::test]

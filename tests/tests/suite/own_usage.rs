@@ -212,7 +212,7 @@ async fn what_the_platform_counts_cannot_be_recorded_nor_what_has_no_bounds() {
         (json!({"metadata": {"k": {}}}), 400, "/metadata/k"),
         (json!({"metadata": ["k"]}), 400, "/metadata"),
         (json!({"at": "2026-09-30T23:59:59.999Z"}), 422, "/at"),
-        (json!({"at": "2026-11-20T12:00:00.001Z"}), 422, "/at"),
+        (json!({"at": "2026-11-20T12:05:00.001Z"}), 422, "/at"),
         (json!({"at": "yesterday"}), 422, "/at"),
         (json!({"at": 5}), 400, "/at"),
         (json!({"charged": 5}), 400, "/charged"),
@@ -267,7 +267,7 @@ async fn a_month_has_a_hundred_resources_at_most() {
 #[tokio::test]
 async fn records_have_a_rate() {
     let (platform, tenant, key) = stage().await;
-    platform.post(RECORD, &key, pages(1)).await.expect(201);
+    let first = keyed(&platform, &key, "k1", &pages(2)).await.expect(201);
     // As if so many had come before.
     let items = platform.host().all_items().unwrap();
     let [counter] = items.iter().filter(|item| text(item, "/pk/S").starts_with("TRY#")).collect::<Vec<_>>()[..] else {
@@ -287,6 +287,11 @@ async fn records_have_a_rate() {
     let other = platform.tenant("free").await;
     let other = self::key(&platform, &other, &[KeyScope::Record]).await;
     platform.post(RECORD, &other, pages(1)).await.expect(201);
+    // What was recorded before is no new record.
+    let again = keyed(&platform, &key, "k1", &pages(2)).await.expect(201);
+    assert_eq!((again.json(), again.header("idempotent-replayed")), (first.json(), "true"));
+    problem(&keyed(&platform, &key, "k1", &pages(3)).await, 422, "idempotency_key_reused");
+    problem(&keyed(&platform, &key, "k2", &pages(2)).await, 429, "rate_limited");
     platform.clock().advance(600_000);
     platform.post(RECORD, &key, pages(1)).await.expect(201);
 }
@@ -331,6 +336,38 @@ async fn what_is_said_late_counts_on_its_day_and_the_reconciler_understands_it()
     assert_eq!(amounts, [(Some(80), 8), (None, 9)]);
     assert!(look().await.is_none());
     assert_eq!(rows(&platform, &format!("{HISTORY}?from=2026-10-01&to=2026-11-20"), &key).await, history);
+}
+
+#[tokio::test]
+async fn a_clock_may_run_ahead_by_five_minutes() {
+    let (platform, _, key) = stage().await;
+    let body = |at: &str| json!({"resource": "pages", "amount": 1, "at": at});
+    for at in ["2026-11-20T12:00:00.050Z", "2026-11-20T12:05:00Z"] {
+        let made = keyed(&platform, &key, at, &body(at)).await.expect(201).json();
+        assert_eq!(made["at"], "2026-11-20T12:00:00.000Z", "{at}: not later than now");
+        // What the key stands for is what was sent.
+        assert_eq!(keyed(&platform, &key, at, &body(at)).await.expect(201).json(), made);
+        problem(&keyed(&platform, &key, at, &body(text(&made, "/at"))).await, 422, "idempotency_key_reused");
+    }
+    // The month is the one that it is here.
+    platform.clock().advance(10 * DAY + DAY / 2 - 1);
+    let made = platform.post(RECORD, &key, body("2026-12-01T00:04:59Z")).await.expect(201).json();
+    assert_eq!((text(&made, "/at"), text(&made, "/period")), ("2026-11-30T23:59:59.999Z", "2026-11"));
+}
+
+#[tokio::test]
+async fn a_key_is_answered_when_the_moment_is_too_long_ago_by_now() {
+    let (platform, _, key) = stage().await;
+    let body = json!({"resource": "pages", "amount": 5, "at": "2026-10-05T00:00:00Z"});
+    let made = keyed(&platform, &key, "k1", &body).await.expect(201).json();
+    platform.clock().advance(11 * DAY);
+    let again = keyed(&platform, &key, "k1", &body).await.expect(201);
+    assert_eq!((again.json(), again.header("idempotent-replayed")), (made, "true"));
+    let other = json!({"resource": "pages", "amount": 6, "at": "2026-10-05T00:00:00Z"});
+    problem(&keyed(&platform, &key, "k1", &other).await, 422, "idempotency_key_reused");
+    let error = problem(&keyed(&platform, &key, "k2", &body).await, 422, "invalid_value");
+    assert_eq!(error["errors"][0]["pointer"], "/at");
+    assert_eq!(rows(&platform, &format!("{RECORDS}?period=2026-10"), &key).await.len(), 1);
 }
 
 /// The first answers to transactions are lost, which were carried out.

@@ -3,7 +3,7 @@
 use http::{Request, header};
 use serde_json::{Value, json};
 use tenantry_tests::{
-    http::{problem, seen, text},
+    http::{no_formulas, problem, seen, text},
     platform::{Platform, Reply, Setup, Tenant, chat_body},
     upstream::Upstream,
 };
@@ -305,6 +305,15 @@ async fn a_cell_is_never_a_formula() {
     let table = csv(&platform, RECORDS, &tenant.api_key).await.expect(200).text();
     assert!(table.ends_with(",'-2-3-cmd-calc,,,\r\n"), "{table}");
     assert_eq!(get(&platform, RECORDS, &tenant.api_key).await["data"][0]["request_id"], "-2-3-cmd-calc");
+    // What an organization records has room for more.
+    let own = json!({"resource": "pages", "amount": 1, "metadata": {"a": ";=1+1;", "b": ";  @x"}});
+    let owner = text(&platform.login(&tenant).await, "/access_token").to_owned();
+    platform.post("/api/v1/usage/record", &owner, own).await.expect(201);
+    for path in [RECORDS, &format!("{RECORDS}/export")] {
+        let table = csv(&platform, path, &tenant.api_key).await.expect(200).text();
+        assert!(table.contains(r#""{""a"":"";'=1+1;"",""b"":"";'  @x""}"#), "{table}");
+        no_formulas(&table);
+    }
 }
 
 #[tokio::test]

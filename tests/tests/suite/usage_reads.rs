@@ -4,11 +4,12 @@
 use std::{net::Ipv4Addr, sync::Arc};
 
 use axum::{Router, body::Body};
+use futures_util::FutureExt as _;
 use http::{Request, Response, header};
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 use tenantry_domain::{
-    Amounts, Millis, Period, RequestId, Resource,
+    Amounts, KeyId, Millis, Period, RequestId, Resource,
     time::parse_moment,
     usage::{Operation, Status, Tokens, UsageEvent},
 };
@@ -246,15 +247,22 @@ async fn a_record_is_in_the_export_of_its_day_and_of_no_other() {
     assert_eq!(found, expected);
 }
 
+/// The text of a body, and whether it is whole.
 async fn pieces(response: Response<Body>) -> (String, bool) {
     let (mut body, mut text) = (response.into_body(), String::new());
-    while let Some(frame) = body.frame().await {
-        match frame {
-            Ok(frame) => text.push_str(std::str::from_utf8(frame.data_ref().unwrap()).unwrap()),
-            Err(_) => return (text, false),
+    loop {
+        let ready = body.frame().now_or_never();
+        let is_late = ready.is_none();
+        let next = if let Some(next) = ready { next } else { body.frame().await };
+        match next {
+            Some(Ok(frame)) => text.push_str(std::str::from_utf8(frame.data_ref().unwrap()).unwrap()),
+            Some(Err(_)) => {
+                assert!(is_late, "a server passes on what it has only while it has to wait for more");
+                return (text, false);
+            }
+            None => return (text, true),
         }
     }
-    (text, true)
 }
 
 /// What a client over HTTP/1.1 gets, to the last byte.
@@ -302,7 +310,6 @@ async fn what_fails_on_the_way_is_no_whole_export() {
         let broken = raw(queries.usage(&platform), &path, accept, &tenant).await;
         assert!(broken.starts_with("HTTP/1.1 200 OK\r\n"));
         assert!(!broken.ends_with("\r\n0\r\n\r\n"), "{}", &broken[broken.len() - 100..]);
-        assert_eq!(broken.contains(r#"{"error":{"type":"urn:tenantry:problem:unavailable""#), told);
     }
     // Before the first byte there still is a status.
     let queries = Queries::default();
@@ -367,4 +374,28 @@ async fn history_reads_sums_alone_and_costs_the_same_for_any_number_of_records()
     for asked in asked {
         assert!(asked.from.starts_with("ROLL#2026-") && asked.to.starts_with("ROLL#2026-11-"), "{asked:?}");
     }
+}
+
+/// A tenant with many keys and models has more sums than a function has memory.
+#[tokio::test]
+async fn sums_are_added_up_page_by_page() {
+    const KEYS: usize = 1_200;
+    let platform = Platform::start(Setup::default()).await;
+    let tenant = platform.tenant("team").await;
+    let at = moment("2026-11-05T08:00:00Z");
+    let events: Vec<_> = (0..KEYS).map(|_| UsageEvent { key: Some(KeyId::new()), ..event(&tenant, at) }).collect();
+    assert_eq!(platform.store().write_usage(&tenant.scope, &events).await.unwrap().written, KEYS);
+
+    let (queries, mut asked) = (Queries::default(), vec![]);
+    let each = |_| asked.push(queries.count());
+    queries.store(&platform).each_roll_up(&tenant.scope, "2026-11-01", "2026-11-30", each).await.unwrap();
+    let page = |number: usize| asked.iter().filter(|asked| **asked == number).count();
+    assert_eq!((asked.len(), queries.count()), (KEYS, 2));
+    assert_eq!([page(1), page(2)], [1_000, 200], "a page is done with before the next one is read");
+
+    let stats = platform.get("/api/v1/usage/stats", &tenant.api_key).await.expect(200).json();
+    assert_eq!(stats["totals"]["requests"], KEYS);
+    let history = platform.get("/api/v1/usage/history?group_by=key", &tenant.api_key).await.expect(200).json();
+    let rows = history["data"].as_array().unwrap();
+    assert!(rows.len() == KEYS && rows.iter().all(|row| row["requests"] == 1), "each in a row of its own");
 }

@@ -1,7 +1,5 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::time::{Duration, Instant};
-
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -95,10 +93,8 @@ fn hostile_texts_take_linear_time() {
     let units = ["A", "\n", " \n", "!", "é", "aA", "\u{301}", "👩‍👧", " x", "'s", "1"];
     let texts = one_piece.into_iter().chain(units.map(|unit| unit.repeat((1 << 17) / unit.len()))).collect::<Vec<_>>();
     for text in texts.iter().chain([&random]) {
-        let started = Instant::now();
+        // Quadratic merging or splitting of a megabyte would take ten minutes, and nextest ends a test after two.
         let ours = count_text(text);
-        // Quadratic merging or splitting of a megabyte would take minutes, also in a debug build.
-        assert!(started.elapsed() < Duration::from_secs(20), "{:?}…", &text.chars().next());
         let theirs = reference(text);
         assert!(ours.abs_diff(theirs) <= 2 * (text.len() / BLOCK) as u64, "{ours} {theirs} {:?}…", text.chars().next());
     }
