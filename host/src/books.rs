@@ -38,6 +38,8 @@ pub(crate) struct Report {
 enum Found {
     /// Allowance − left − holds is not what the records add up to. It is money, so nobody repairs it.
     Meter { organization: OrgId, period: String, resource: &'static str, charged: i64, recorded: u64, repaired: bool },
+    /// Ledger − credits − holds is not what the records add up to. Nobody repairs that either.
+    Credits { organization: OrgId, charged: i64, recorded: u64, repaired: bool },
     /// A roll-up was not the sum of its records.
     RollUp {
         organization: OrgId,
@@ -75,6 +77,9 @@ impl Found {
                 recorded,
                 repaired: false,
             },
+            Difference::Credits { charged, recorded } => {
+                Self::Credits { organization, charged, recorded, repaired: false }
+            }
             Difference::RollUp(repair) => {
                 let Repair { key, stored, recorded } = *repair;
                 let pairs = stored.unwrap_or_default().numbers().into_iter().zip(recorded.numbers());

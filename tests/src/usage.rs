@@ -6,14 +6,15 @@ use tenantry_domain::{
 };
 use tenantry_store::{Reservation, Store};
 
-/// The event of what a reservation was used for, now.
+/// The event of what a reservation was used for, now, or at the end of the period that it was made in.
 #[must_use]
 pub fn event_of(store: &Store, reservation: &Reservation, charged: Amounts, credits: u64) -> UsageEvent {
+    let period = reservation.hold().period;
     UsageEvent {
         id: reservation.request().clone(),
         org: reservation.scope().org().clone(),
-        at: store.now(),
-        period: reservation.hold().period.index(),
+        at: store.now().clamp(period.start(), period.end() - 1),
+        period: period.index(),
         key: None,
         member: None,
         operation: Operation::Chat,

@@ -112,6 +112,13 @@ fn told(url: &str, report: &Value) -> String {
                 difference["charged"],
                 difference["recorded"],
             ),
+            "credits" => writeln!(
+                told,
+                "\n  {}, credits\n    {} were charged by the ledger and the balance, the records say {}\n    not repaired: it is money",
+                text(difference, "organization"),
+                difference["charged"],
+                difference["recorded"],
+            ),
             _ => {
                 let changes = list(difference, "changes").iter();
                 let changes = changes.map(|c| format!("{} {} → {}", text(c, "name"), c["stored"], c["recorded"]));

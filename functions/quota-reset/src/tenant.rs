@@ -141,6 +141,9 @@ fn report(org: &OrgId, differences: &[Difference]) {
                 %org, %period, resource = resource.name(), charged, recorded,
                 "the meter charged something else than the records say"
             ),
+            Difference::Credits { charged, recorded } => {
+                tracing::error!(%org, charged, recorded, "credits went that no record and no row of the ledger tells of");
+            }
             Difference::RollUp(repair) => {
                 tracing::error!(%org, ?repair, "a roll-up was not the sum of its records, and was repaired");
             }

@@ -97,7 +97,7 @@ impl Store {
     async fn take(&self, scope: &TenantScope, new: &NewLedgerRow<'_>, of: Option<&str>) -> Result<Booked> {
         for attempt in 0..CONFLICT_TRIES {
             let looked = match of {
-                Some(_) => self.ledger_and_shards(scope).await?,
+                Some(_) => self.ledger_and_shards(scope, Some(Period::of(self.now()))).await?,
                 None => Some((vec![], self.shards_at_rest(scope, Some(Period::of(self.now()))).await?)),
             };
             let Some((rows, shards)) = looked else {
@@ -206,13 +206,17 @@ impl Store {
         Ok(Page { items: items.iter().map(read_row).collect::<Result<_>>()?, next })
     }
 
-    /// The whole ledger, oldest first, and the balance that belongs to it. `None` when a row came between the two looks: by a
+    /// The whole ledger, oldest first, and the balance that belongs to it, in period `least` or a later one. `None` when a row came between the two looks: by a
     /// balance of other rows, [`lots`] would take what was used for what is there, or the other way round.
-    async fn ledger_and_shards(&self, scope: &TenantScope) -> Result<Option<(Vec<LedgerRow>, Vec<Meter>)>> {
+    pub(crate) async fn ledger_and_shards(
+        &self,
+        scope: &TenantScope,
+        least: Option<Period>,
+    ) -> Result<Option<(Vec<LedgerRow>, Vec<Meter>)>> {
         let (pk, to) = (keys::tenant(scope), prefix_end(keys::LEDGER_PREFIX));
         let items = self.all(Range { consistent: true, ..Range::between(&pk, keys::LEDGER_PREFIX, &to) }).await?;
         let rows = items.iter().map(read_row).collect::<Result<Vec<_>>>()?;
-        let shards = self.shards_at_rest(scope, Some(Period::of(self.now()))).await?;
+        let shards = self.shards_at_rest(scope, least).await?;
         // A row and its balance are written together.
         let is_same = self.ledger(scope, 1, None).await?.items.first() == rows.last();
         Ok(is_same.then_some((rows, shards)))
@@ -228,7 +232,7 @@ impl Store {
             let Some(noted) = self.meter(scope).await?.credits_expire_at.filter(|at| *at <= self.now()) else {
                 return Ok(0);
             };
-            if let Some((rows, shards)) = self.ledger_and_shards(scope).await?
+            if let Some((rows, shards)) = self.ledger_and_shards(scope, Some(Period::of(self.now()))).await?
                 && let Some(meter) = sharding::together(&shards, self.now())
             {
                 return self.expire_lots(scope, noted, &rows, &meter).await;

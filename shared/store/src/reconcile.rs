@@ -1,11 +1,11 @@
-//! Do meter, records and roll-ups of a tenant tell the same story? Roll-ups that do not are repaired.
+//! Do meter, ledger, records and roll-ups of a tenant tell the same story? Roll-ups that do not are repaired.
 //!
 //! The books are read while the tenant goes on using them, so a difference counts only when two looks, minutes
 //! apart, agree on it:
 //!
 //! - [`Store::look`] compares cheaply. What differs is a suspicion, no more: a usage event may be on its way.
-//! - [`Store::look_again`] takes a suspicion some minutes later. The *meter* is not read again: what it said then must
-//!   have become records by now, except what was in flight then. A *row* of the roll-ups counts only when it has not
+//! - [`Store::look_again`] takes a suspicion some minutes later. The *meter* is not read again, nor the *ledger*: what they
+//!   said then must have become records by now, except what was in flight then. A *row* of the roll-ups counts only when it has not
 //!   been written since, and is repaired under the condition that this is still so.
 //!
 //! Why a repair is safe beside the aggregator: every write of the aggregator to a row raises its `requests`, every
@@ -25,7 +25,7 @@ use tenantry_domain::{
 
 use crate::{
     Store, TenantScope,
-    db::{Range, prefix_end},
+    db::{Range, back_off, prefix_end},
     error::{Result, StoreError},
     item::{Item, Reader, n, s},
     keys::{self, Key},
@@ -39,7 +39,7 @@ const MARGIN: Millis = 60_000;
 /// Rows of one suspicion. It travels in a message; what does not fit waits for the next night.
 const MOST_ROWS: usize = 400;
 
-const TRIES: usize = 5;
+const TRIES: u32 = 5;
 
 /// Asked between pages; once it says yes, a look ends without a verdict.
 pub type TimeIsUp<'a> = &'a (dyn Fn() -> bool + Sync);
@@ -62,6 +62,25 @@ pub struct Suspicion {
     period: i64,
     meters: Vec<MeterSeen>,
     rows: Vec<RowSeen>,
+    #[serde(default)]
+    credits: Option<CreditsSeen>,
+}
+
+/// What the ledger and the balance said.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct CreditsSeen {
+    at: Millis,
+    /// What was booked, less what was left and what requests in flight held.
+    charged: i64,
+    /// Requests that were in flight, and so not charged yet.
+    holds: BTreeSet<RequestId>,
+}
+
+/// What is compared with the records.
+#[derive(Clone, Copy)]
+struct Seen<'a> {
+    meters: &'a [MeterSeen],
+    credits: Option<&'a CreditsSeen>,
 }
 
 /// What the meter said of one period.
@@ -96,6 +115,13 @@ pub enum Difference {
         /// What the records say.
         recorded: u64,
     },
+    /// Ledger − credits − holds is not what the records of all time add up to.
+    Credits {
+        /// The micro-credits that were charged by that reckoning.
+        charged: i64,
+        /// What the records say.
+        recorded: u64,
+    },
     /// A roll-up row was not the sum of its records. It is now.
     RollUp(Box<Repair>),
 }
@@ -122,6 +148,8 @@ struct Recorded {
     rows: BTreeMap<String, RollUp>,
     /// For each meter, what it must have charged, and what it may have charged beyond that.
     charged: Vec<BTreeMap<Resource, (u64, u64)>>,
+    /// The same of credits, with what was charged in all months before.
+    credits: (u64, u64),
 }
 
 impl Store {
@@ -136,10 +164,13 @@ impl Store {
             // Nobody used it in either period, or the month has just been rolled over.
             return Ok(Look::Clean);
         }
+        let credits = self.credits_seen(scope).await?;
         let rows = self.rows(scope, period, false).await?;
-        let Some(recorded) = self.recorded(scope, period, &meters, false, time_is_up).await? else {
+        let seen = Seen { meters: &meters, credits: credits.as_ref() };
+        let Some(recorded) = self.recorded(scope, period, seen, false, time_is_up).await? else {
             return Ok(Look::Unfinished);
         };
+        let credits = credits.filter(|seen| seen.difference(recorded.credits).is_some());
         let meters: Vec<_> = meters
             .into_iter()
             .zip(&recorded.charged)
@@ -147,10 +178,10 @@ impl Store {
             .map(|(seen, _)| seen)
             .collect();
         let rows: Vec<_> = differing(&rows, &recorded.rows, period).take(MOST_ROWS).collect();
-        if meters.is_empty() && rows.is_empty() {
+        if meters.is_empty() && rows.is_empty() && credits.is_none() {
             return Ok(Look::Clean);
         }
-        Ok(Look::Suspicious(Suspicion { period: period.index(), meters, rows }))
+        Ok(Look::Suspicious(Suspicion { period: period.index(), meters, rows, credits }))
     }
 
     /// Judges a suspicion that is some minutes old, and repairs the roll-ups that were wrong. `None` when there was not
@@ -166,12 +197,14 @@ impl Store {
     ) -> Result<Option<Vec<Difference>>> {
         let period = Period::from_index(suspicion.period).unwrap_or_else(|| Period::of(self.now()));
         let rows = self.rows(scope, period, true).await?;
-        let meters = &suspicion.meters;
-        let Some(mut recorded) = self.recorded(scope, period, meters, true, time_is_up).await? else {
+        let Suspicion { meters, credits, .. } = suspicion;
+        let seen = Seen { meters, credits: credits.as_ref() };
+        let Some(mut recorded) = self.recorded(scope, period, seen, true, time_is_up).await? else {
             return Ok(None);
         };
         let mut differences: Vec<_> =
             meters.iter().zip(&recorded.charged).flat_map(|(seen, charged)| seen.differences(charged)).collect();
+        differences.extend(credits.as_ref().and_then(|seen| seen.difference(recorded.credits)));
         for seen in &suspicion.rows {
             let (stored, recorded) = (rows.get(&seen.sort_key), recorded.rows.remove(&seen.sort_key));
             let sums = recorded.as_ref().map_or_else(Sums::default, |row| row.sums);
@@ -212,6 +245,24 @@ impl Store {
         Err(StoreError::Contention)
     }
 
+    /// What ledger and balance say; `None` where there never were any credits.
+    async fn credits_seen(&self, scope: &TenantScope) -> Result<Option<CreditsSeen>> {
+        for attempt in 0..TRIES {
+            let at = self.now();
+            if let Some((rows, shards)) = self.ledger_and_shards(scope, None).await?
+                && let Some(meter) = sharding::together(&shards, at)
+            {
+                let booked = rows.iter().fold(0, |sum: i64, row| sum.saturating_add(row.amount));
+                // Not saturating at nothing: a balance that was given too much must show.
+                let charged = booked - signed(meter.credits) - signed(meter.credits_held());
+                let holds = meter.holds.into_keys().collect();
+                return Ok((!rows.is_empty() || charged != 0).then_some(CreditsSeen { at, charged, holds }));
+            }
+            back_off(attempt).await;
+        }
+        Err(StoreError::Contention)
+    }
+
     /// The meter in whatever period it is.
     pub(crate) async fn meter_as_it_is(&self, scope: &TenantScope) -> Result<Meter> {
         let shards = self.shards_at_rest(scope, None).await?;
@@ -242,11 +293,17 @@ impl Store {
         &self,
         scope: &TenantScope,
         period: Period,
-        meters: &[MeterSeen],
+        seen: Seen<'_>,
         consistent: bool,
         time_is_up: TimeIsUp<'_>,
     ) -> Result<Option<Recorded>> {
-        let mut recorded = Recorded { charged: vec![BTreeMap::new(); meters.len()], ..Recorded::default() };
+        let mut recorded = Recorded { charged: vec![BTreeMap::new(); seen.meters.len()], ..Recorded::default() };
+        if seen.credits.is_some() {
+            // The rows of months that are over were right when they were looked at.
+            let (from, to) = ("0000-01-01", day(previous(period).start() - 1));
+            let credits = &mut recorded.credits.0;
+            self.each_roll_up(scope, from, &to, |row| *credits = credits.saturating_add(row.sums.credits)).await?;
+        }
         for period in [previous(period), period] {
             let (pk, from) = (keys::tenant(scope), keys::records_of(period));
             let to = prefix_end(&from);
@@ -255,7 +312,7 @@ impl Store {
                 let range = Range { limit: 1000, consistent, ..Range::between(&pk, &from, &to) };
                 let (items, next) = self.page(Range { cursor: cursor.as_deref(), ..range }).await?;
                 for item in &items {
-                    recorded.add(scope, &read_record(item)?, meters);
+                    recorded.add(scope, &read_record(item)?, seen);
                 }
                 match next {
                     Some(_) if time_is_up() => return Ok(None),
@@ -352,12 +409,23 @@ impl MeterSeen {
         recorded: &'a BTreeMap<Resource, (u64, u64)>,
     ) -> impl Iterator<Item = Difference> + 'a {
         self.charged.iter().filter_map(|(&resource, &charged)| {
-            let (sure, possible) = recorded.get(&resource).copied().unwrap_or_default();
-            let agrees = (signed(sure)..=signed(sure.saturating_add(possible))).contains(&charged);
+            let recorded = recorded.get(&resource).copied().unwrap_or_default();
             let period = self.period();
-            (!agrees).then_some(Difference::Meter { period, resource, charged, recorded: sure })
+            (!agree(charged, recorded)).then_some(Difference::Meter { period, resource, charged, recorded: recorded.0 })
         })
     }
+}
+
+impl CreditsSeen {
+    fn difference(&self, recorded: (u64, u64)) -> Option<Difference> {
+        let charged = self.charged;
+        (!agree(charged, recorded)).then_some(Difference::Credits { charged, recorded: recorded.0 })
+    }
+}
+
+/// Whether that was charged which is recorded for sure, and nothing but what is possible beyond that.
+fn agree(charged: i64, (sure, possible): (u64, u64)) -> bool {
+    (signed(sure)..=signed(sure.saturating_add(possible))).contains(&charged)
 }
 
 impl RowSeen {
@@ -368,18 +436,24 @@ impl RowSeen {
 }
 
 impl Recorded {
-    fn add(&mut self, scope: &TenantScope, event: &UsageEvent, meters: &[MeterSeen]) {
+    fn add(&mut self, scope: &TenantScope, event: &UsageEvent, seen: Seen<'_>) {
         let key = RollUpKey::of(event);
         let row = self.rows.entry(keys::roll_up(scope, &key).sk).or_insert(RollUp { key, sums: Sums::default() });
         row.sums.add(&Sums::of(event));
-        for (seen, charged) in meters.iter().zip(&mut self.charged) {
-            if seen.period != event.period || seen.holds.contains(&event.id) || event.at >= seen.at + MARGIN {
+        let add = |at: Millis, (sure, possible): &mut (u64, u64), amount| {
+            *(if event.at <= at - MARGIN { sure } else { possible }) += amount;
+        };
+        let counts = |at: Millis, holds: &BTreeSet<RequestId>| !holds.contains(&event.id) && event.at < at + MARGIN;
+        for (seen, charged) in seen.meters.iter().zip(&mut self.charged) {
+            if seen.period != event.period || !counts(seen.at, &seen.holds) {
                 continue;
             }
             for (resource, amount) in event.charged.iter().filter(|(_, amount)| *amount > 0) {
-                let (sure, possible) = charged.entry(resource).or_default();
-                *(if event.at <= seen.at - MARGIN { sure } else { possible }) += amount;
+                add(seen.at, charged.entry(resource).or_default(), amount);
             }
+        }
+        if let Some(seen) = seen.credits.filter(|seen| counts(seen.at, &seen.holds)) {
+            add(seen.at, &mut self.credits, event.credits);
         }
     }
 }

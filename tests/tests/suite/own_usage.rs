@@ -330,7 +330,7 @@ async fn what_is_said_late_counts_on_its_day_and_the_reconciler_understands_it()
         .iter()
         .map(|difference| match difference {
             Difference::RollUp(repair) => (repair.stored.map(|sums| sums.amount), repair.recorded.amount),
-            Difference::Meter { .. } => panic!("{difference:?}"),
+            Difference::Meter { .. } | Difference::Credits { .. } => panic!("{difference:?}"),
         })
         .collect();
     assert_eq!(amounts, [(Some(80), 8), (None, 9)]);

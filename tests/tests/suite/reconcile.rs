@@ -11,11 +11,12 @@ use std::{
 use aws_sdk_dynamodb::types::AttributeValue;
 use tenantry_domain::{
     Amounts, Clock, Period, RequestId, Resource,
+    ledger::LedgerKind,
     metering::Demand,
     usage::{Tokens, UsageEvent},
 };
 use tenantry_quota_reset::{Job, Message, Tally, run};
-use tenantry_store::{Admission, Difference, Look, Reservation, Store, Suspicion, TenantScope};
+use tenantry_store::{Admission, Difference, Look, NewLedgerRow, Reservation, Store, Suspicion, TenantScope};
 use tenantry_tests::{
     gate::Gate,
     jobs::{Jobs, Row, tenants},
@@ -240,6 +241,47 @@ async fn the_last_month_is_checked_with_what_is_still_in_flight_of_it() {
         Difference::Meter { period: november, resource: Resource::Images, charged: 100, recorded: 0 }
     );
     assert!(is_roll_up(&differences[1]));
+}
+
+/// What the ledger says less what is left and held is what the records of all months say, whatever is in flight.
+#[tokio::test]
+async fn credits_that_went_without_a_record_are_found() {
+    let (platform, scope) = stage().await;
+    let store = platform.store();
+    let row = |key| NewLedgerRow { kind: LedgerKind::Purchase, amount: 1_000, key, reference: None, expires_at: None };
+    store.add_credits(&scope, &row("ord_1")).await.unwrap();
+    let hold = async |credits| {
+        let demand = Demand { amounts: amounts(1), credits };
+        let admission = store.reserve(&scope, &RequestId::at(store.now()), &demand, 90 * DAY).await.unwrap();
+        let Admission::Admitted(reservation) = admission else { panic!("{admission:?}") };
+        *reservation
+    };
+    let end = async |reservation: Reservation, credits| {
+        store.write_usage(&scope, &[event_of(store, &reservation, amounts(1), credits)]).await.unwrap();
+        store.settle(&reservation, &amounts(1), credits).await.unwrap();
+    };
+    end(hold(300).await, 200).await;
+    let flying = hold(150).await;
+    platform.clock().advance(10 * MINUTE);
+    assert_eq!(reconcile(&platform, &scope).await, []);
+    // Three months later its records are in none of those that are read.
+    platform.clock().set(NOON + 90 * DAY);
+    end(hold(100).await, 10).await;
+    platform.clock().advance(10 * MINUTE);
+    assert_eq!(reconcile(&platform, &scope).await, []);
+    end(flying, 150).await;
+    platform.clock().advance(10 * MINUTE);
+    assert_eq!(reconcile(&platform, &scope).await, []);
+
+    let mut meter = platform.rows(&scope, "METER").await.remove(0);
+    number(&mut meter, "credits", 1_000 - 200 - 10 - 150 - 7);
+    platform.put_row(meter.clone()).await;
+    assert_eq!(reconcile(&platform, &scope).await, [Difference::Credits { charged: 367, recorded: 360 }]);
+    number(&mut meter, "credits", 1_000);
+    platform.put_row(meter.clone()).await;
+    assert_eq!(reconcile(&platform, &scope).await, [Difference::Credits { charged: 0, recorded: 360 }]);
+    number(&mut meter, "credits", 1_000 - 360);
+    platform.put_row(meter).await;
 }
 
 #[tokio::test]
