@@ -176,7 +176,8 @@ pub(crate) async fn preview(
 /// Change the plan
 ///
 /// To a larger or a smaller plan, or another interval, now. The difference for the rest of the period is charged at once,
-/// or credited against the next invoices. A change that is not paid is not made: see `success`.
+/// or credited against the next invoices. A trial ends with it, and the whole price is charged. A change that is not paid is
+/// not made: see `success`.
 #[utoipa::path(
     post,
     path = "/api/v1/subscriptions/upgrade",

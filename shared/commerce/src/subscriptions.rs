@@ -158,7 +158,7 @@ impl Commerce {
         Ok(self.stripe()?.preview_change(&price_change(&seen, item, change)).await?)
     }
 
-    /// Changes the plan now. The difference is charged at once; a change that is not paid is not made.
+    /// Changes the plan now. The difference is charged at once; a change that is not paid is not made. A trial ends with it.
     ///
     /// # Errors
     /// [`CommerceError`]; `attempt` tells tries of the caller apart, so that one that got no answer can be repeated.
@@ -235,6 +235,15 @@ fn price_change<'a>(
     item: &'a stripe::SubscriptionItem,
     change: &Change<'a>,
 ) -> PriceChange<'a> {
-    let (subscription, item, price) = (&seen.id, &item.id, change.price);
-    PriceChange { subscription, item, price, proration: Proration::Now, proration_date: change.as_of }
+    // A trial is of the plan that it was begun with. What comes after it is paid for, whole and at once, so no moment matters.
+    let ends_trial = seen.status == SubscriptionStatus::Trialing;
+    PriceChange {
+        subscription: &seen.id,
+        item: &item.id,
+        price: change.price,
+        proration: Proration::Now,
+        proration_date: change.as_of.filter(|_| !ends_trial),
+        ends_trial,
+        metadata: &[],
+    }
 }

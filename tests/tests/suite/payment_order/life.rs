@@ -286,7 +286,15 @@ impl Stage {
         let stripe = self.platform.host().commerce().stripe().unwrap();
         let (price, seen) = (self.price(plan).await, stripe.subscription(subscription).await.unwrap());
         let (item, proration) = (&seen.items[0].id, Proration::Now);
-        let change = PriceChange { subscription, item, price: &price, proration, proration_date: None };
+        let change = PriceChange {
+            subscription,
+            item,
+            price: &price,
+            proration,
+            proration_date: None,
+            ends_trial: false,
+            metadata: &[],
+        };
         let key = OperationKey::new("change", &[subscription, plan]);
         let changed = stripe.change_price(&change, PaymentBehavior::Pending, &key).await.unwrap();
         assert_eq!(changed.items[0].price.id, price);
