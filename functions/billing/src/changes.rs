@@ -86,8 +86,8 @@ pub(crate) struct PreviewLine {
 /// What came of a change.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct UpgradeAnswer {
-    /// Whether the change is made, be it that a smaller plan comes later. If not, its payment has to be confirmed or made up for at `payment_url` within 23 hours,
-    /// and the plan stays as it is until then.
+    /// Whether the change is made, be it that a smaller plan comes later. If not, its payment has to be confirmed or made up
+    /// for at `payment_url` within 23 hours, and the plan stays as it is until then.
     success: bool,
     /// What it cost, as reckoned just before.
     proration_preview: ProrationPreview,
