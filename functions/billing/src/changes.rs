@@ -2,13 +2,13 @@
 
 use axum::{Json as Answer, extract::State as Shared};
 use serde::{Deserialize, Serialize};
-use tenantry_commerce::{Change, CommerceError, Upgraded};
+use tenantry_commerce::{Change, CommerceError, Previewed, Upgraded};
 use tenantry_domain::{
     Millis,
     roles::Permission,
     time::{parse_moment, rfc3339},
 };
-use tenantry_payments::stripe::{Preview, Subscription};
+use tenantry_payments::stripe::Subscription;
 use tenantry_store::{NewAudit, Origin, TenantScope};
 use tenantry_web::{
     ApiError, Caller, Json, Query,
@@ -60,7 +60,11 @@ pub(crate) struct ProrationPreview {
     /// The plan that it is about.
     #[schema(example = "team")]
     plan: String,
-    /// What settles the rest of the current period, negative when it gives back; `null` when that cannot be told apart.
+    /// From when that plan counts: `as_of`, or for a smaller plan the end of the period that is paid for.
+    #[schema(format = DateTime)]
+    starts_at: String,
+    /// The difference for the rest of the current period, zero where nothing is charged for it; `null` when that cannot be told
+    /// apart.
     #[schema(required)]
     proration: Option<Money>,
     /// What is charged now, taxes and discounts included.
@@ -82,8 +86,8 @@ pub(crate) struct PreviewLine {
 /// What came of a change.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct UpgradeAnswer {
-    /// Whether the change is made. If not, its payment has to be confirmed or made up for at `payment_url` within 23 hours,
-    /// and the plan stays as it is until then.
+    /// Whether the change is made, be it that a smaller plan comes later. If not, its payment has to be confirmed or made up
+    /// for at `payment_url` within 23 hours, and the plan stays as it is until then.
     success: bool,
     /// What it cost, as reckoned just before.
     proration_preview: ProrationPreview,
@@ -150,7 +154,7 @@ fn by_price(error: CommerceError) -> ApiError {
 
 /// Preview a change of plan
 ///
-/// What a change to this price would cost now. Changes nothing.
+/// What a change to this price would cost now, and from when its plan would count. Refused like the change. Changes nothing.
 #[utoipa::path(
     get,
     path = "/api/v1/subscriptions/upgrade/preview",
@@ -168,15 +172,17 @@ pub(crate) async fn preview(
     let scope = caller.still_may(state.store(), Permission::ManageBilling).await?;
     let offer = state.commerce.offer(&query.price_id).await.map_err(by_price)?;
     let as_of = whole_second(state.store().now());
-    let change = Change { plan: &offer.plan.id, price: &offer.price.id, as_of: Some(as_of) };
+    let change = Change { offer: &offer, as_of: Some(as_of) };
     let preview = state.commerce.preview(scope, &change).await.map_err(by_price)?;
     Ok(Answer(shown(preview, &offer.plan.id, as_of)))
 }
 
 /// Change the plan
 ///
-/// To a larger or a smaller plan, or another interval, now. The difference for the rest of the period is charged at once,
-/// or credited against the next invoices. A change that is not paid is not made: see `success`.
+/// To a larger plan, or from the month to the year: now, and the difference for the rest of the period is charged at once. A
+/// change that is not paid is not made: see `success`. To a smaller plan: with the next invoice; until then the larger one, which
+/// is paid for, stays, and can be changed back to for nothing. Nothing is paid back, so from the year to the month there is no
+/// change: cancel, and subscribe anew then. A change in a trial ends it, and the whole price is charged.
 #[utoipa::path(
     post,
     path = "/api/v1/subscriptions/upgrade",
@@ -207,7 +213,7 @@ pub(crate) async fn upgrade(
     };
     let commerce = &state.commerce;
     let offer = commerce.offer(&request.price_id).await.map_err(by_price)?;
-    let change = Change { plan: &offer.plan.id, price: &offer.price.id, as_of };
+    let change = Change { offer: &offer, as_of };
     let preview = commerce.preview(scope, &change).await.map_err(by_price)?;
     let upgraded = commerce.upgrade(scope, &change, &attempt).await.map_err(by_price)?;
     let Upgraded { subscription: changed, is_news } = upgraded;
@@ -297,7 +303,8 @@ async fn record(
     Ok(state.store().record_audit(scope, &row).await?)
 }
 
-fn shown(preview: Preview, plan: &str, as_of: Millis) -> ProrationPreview {
+fn shown(previewed: Previewed, plan: &str, as_of: Millis) -> ProrationPreview {
+    let Previewed { cost: preview, starts_at } = previewed;
     let line = |line: tenantry_payments::stripe::InvoiceLine| PreviewLine {
         description: line.description,
         amount: Money::new(line.amount, &line.currency),
@@ -305,6 +312,7 @@ fn shown(preview: Preview, plan: &str, as_of: Millis) -> ProrationPreview {
     ProrationPreview {
         as_of: rfc3339(as_of),
         plan: plan.to_owned(),
+        starts_at: rfc3339(starts_at.unwrap_or(as_of)),
         proration: preview.proration_total.map(|amount| Money::new(amount, &preview.currency)),
         amount_due: Money::new(preview.amount_due, &preview.currency),
         lines: preview.lines.into_iter().map(line).collect(),

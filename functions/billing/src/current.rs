@@ -35,10 +35,13 @@ pub(crate) struct CurrentSubscription {
     /// In Stripe's words: `trialing`, `active`, `past_due`, `incomplete`, `incomplete_expired`, `unpaid`, `paused`, `canceled`.
     #[schema(example = "active")]
     status: String,
-    /// The plan that it pays for.
+    /// The plan that is paid for.
     #[schema(example = "pro")]
     plan: String,
-    /// Its price, as in `GET /subscriptions/plans`.
+    /// A smaller plan that was changed to, and which comes with the next period; `null` when nothing changes then.
+    #[schema(required)]
+    next_plan: Option<NextPlan>,
+    /// The price of its next period, as in `GET /subscriptions/plans`.
     price_id: String,
     /// Since when the current period runs.
     #[schema(format = DateTime)]
@@ -51,6 +54,17 @@ pub(crate) struct CurrentSubscription {
     /// When the trial ends or ended.
     #[schema(required, format = DateTime)]
     trial_end: Option<String>,
+}
+
+/// A plan to come.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct NextPlan {
+    /// Its id.
+    #[schema(example = "pro")]
+    plan: String,
+    /// From when it counts. Until then the plan that is paid for can be changed back to, for nothing.
+    #[schema(format = DateTime)]
+    starts_at: String,
 }
 
 /// Months paid for in advance.
@@ -89,7 +103,7 @@ pub(crate) struct Quota {
 pub(crate) struct Current {
     /// The plan that counts: the larger of what is subscribed to and what is paid for in advance.
     plan: CurrentPlan,
-    /// When that has to be looked at again: a late payment's grace, or prepaid months, end then.
+    /// When that has to be looked at again: a late payment's grace, a larger plan's period or prepaid months end then.
     #[schema(required, format = DateTime)]
     plan_until: Option<String>,
     /// The subscription, also one that has ended; `null` when there never was one.
@@ -132,7 +146,7 @@ fn current(account: Account, meter: &Meter, plans: &Plans, now: Millis) -> Curre
     Current {
         plan: CurrentPlan { id: plan.id.clone(), name: plan.name.clone() },
         plan_until: account.plan_until.map(rfc3339),
-        subscription: account.subscription.map(shown),
+        subscription: account.subscription.map(|subscription| shown(subscription, plans, now)),
         prepaid: prepaid.map(|prepaid| PrepaidMonths { plan: prepaid.plan, until: rfc3339(prepaid.until) }),
         quotas: Resource::ALL.into_iter().map(|resource| quota(meter, resource)).collect(),
         quotas_reset_at: rfc3339(meter.period.end()),
@@ -141,11 +155,14 @@ fn current(account: Account, meter: &Meter, plans: &Plans, now: Millis) -> Curre
     }
 }
 
-fn shown(subscription: Subscription) -> CurrentSubscription {
+fn shown(subscription: Subscription, plans: &Plans, now: Millis) -> CurrentSubscription {
+    let (plan, until) = subscription.plan_at(plans, now);
+    let plan = plan.to_owned();
     CurrentSubscription {
         id: subscription.id,
         status: subscription.standing.status.to_string(),
-        plan: subscription.plan,
+        next_plan: until.map(|at| NextPlan { plan: subscription.plan, starts_at: rfc3339(at) }),
+        plan,
         price_id: subscription.price,
         period_start: rfc3339(subscription.period_start),
         period_end: rfc3339(subscription.period_end),

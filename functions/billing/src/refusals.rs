@@ -38,6 +38,7 @@ pub(crate) fn refused(error: CommerceError, field: &str) -> ApiError {
         CommerceError::Unknown(why) => ApiError::invalid(field, why),
         CommerceError::Impossible(why) => ApiError::new(Code::Conflict, sentence(why)),
         CommerceError::NoRefund(why) => ApiError::new(Code::Conflict, sentence(&why.to_string())),
+        CommerceError::NoChange(why) => ApiError::new(Code::Conflict, sentence(&why.to_string())),
         CommerceError::NotConfigured(vendor) => {
             ApiError::new(Code::Conflict, format!("{vendor} is not set up on this platform."))
         }

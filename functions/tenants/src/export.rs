@@ -157,6 +157,7 @@ fn billing_account(account: Account) -> Value {
             "id": subscription.id,
             "status": subscription.standing.status.as_str(),
             "plan": subscription.plan,
+            "paid": subscription.paid.map(|paid| json!({"plan": paid.plan, "until": rfc3339(paid.until)})),
             "period_start": rfc3339(subscription.period_start),
             "period_end": rfc3339(subscription.period_end),
         })

@@ -38,7 +38,7 @@ pub(super) fn show(s: &mut State, subscription: &str) {
     pending.shown = true;
     let update = json!({
         "billing_cycle_anchor": pending.changes["billing_cycle_anchor"], "expires_at": pending.expires_at,
-        "subscription_items": pending.changes["items"]["data"], "trial_end": null, "trial_from_plan": null,
+        "subscription_items": pending.changes["items"]["data"], "trial_end": pending.changes["trial_end"], "trial_from_plan": null,
         "discount": null, "discounts": null, "metadata": null,
     });
     let changes = json!({"pending_update": update, "latest_invoice": pending.invoice});

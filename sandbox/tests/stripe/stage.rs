@@ -167,6 +167,8 @@ pub(crate) fn change<'a>(subscription: &'a Subscription, price: &'a str) -> Pric
         price,
         proration: Proration::Now,
         proration_date: None,
+        ends_trial: false,
+        metadata: &[],
     }
 }
 

@@ -1,7 +1,7 @@
 //! What becomes of a subscription that is paid for.
 
 use tenantry_domain::SubscriptionStatus;
-use tenantry_payments::stripe::{InvoiceStatus, PaymentBehavior, Proration};
+use tenantry_payments::stripe::{InvoiceStatus, PaymentBehavior, PriceChange, Proration};
 use tenantry_sandbox::stripe::Card;
 
 use crate::stage::{DAY, NOON, Stage, change, key, refusal};
@@ -188,6 +188,36 @@ async fn a_trial_is_announced_before_it_is_paid_for() {
     assert_eq!((active.status, active.items[0].period_start), (SubscriptionStatus::Active, end));
     let invoice = stage.stripe.invoice(active.latest_invoice.as_ref().unwrap()).await.unwrap();
     assert_eq!((invoice.status, invoice.amount_paid), (Some(InvoiceStatus::Paid), 2000));
+}
+
+#[tokio::test]
+async fn a_trial_that_a_change_ends_is_paid_for_at_once_or_goes_on() {
+    let stage = Stage::new().await;
+    let subscription = stage.subscribed_after(Some(14)).await;
+    let pro = stage.monthly("pro", 5000).await;
+    stage.sandbox.advance(4 * DAY);
+    let ends = PriceChange { ends_trial: true, ..change(&subscription, &pro) };
+    let preview = stage.stripe.preview_change(&ends).await.unwrap();
+    assert_eq!((preview.proration_total, preview.amount_due), (Some(0), 5000));
+    stage.sandbox.set_cards(&subscription.customer, Card::NoFunds).unwrap();
+    let waits = stage.stripe.change_price(&ends, PaymentBehavior::Pending, &key("one")).await.unwrap();
+    assert_eq!((&waits.status, &waits.trial_end), (&SubscriptionStatus::Trialing, &subscription.trial_end));
+    let shown = stage.sandbox.object(&subscription.id).unwrap()["pending_update"].clone();
+    assert_eq!(shown["trial_end"].as_i64(), Some((NOON + 4 * DAY) / 1_000), "{shown}");
+    stage.sandbox.advance(DAY);
+    let waited = stage.subscription(&subscription.id).await;
+    assert_eq!((waited.pending_update, waited.status), (None, SubscriptionStatus::Trialing));
+
+    stage.sandbox.set_cards(&subscription.customer, Card::Pays).unwrap();
+    stage.told();
+    let changed = stage.stripe.change_price(&ends, PaymentBehavior::Pending, &key("two")).await.unwrap();
+    assert_eq!((changed.status, changed.trial_end), (SubscriptionStatus::Active, Some(NOON + 5 * DAY)));
+    assert_eq!((changed.items[0].price.id.as_str(), changed.items[0].period_start), (pro.as_str(), NOON + 5 * DAY));
+    let invoice = stage.stripe.invoice(changed.latest_invoice.as_ref().unwrap()).await.unwrap();
+    assert_eq!((invoice.status, invoice.amount_paid), (Some(InvoiceStatus::Paid), 5000));
+    let lines: Vec<_> = invoice.lines.iter().map(|line| (line.amount, line.proration)).collect();
+    assert_eq!(lines, [(5000, false)], "the trial was worth nothing");
+    stage.told();
 }
 
 #[tokio::test]

@@ -7,6 +7,8 @@ use tenantry_payments::{PaymentError, stripe::StripeError};
 use tenantry_store::StoreError;
 use tenantry_web::queue::QueueError;
 
+use crate::NoChange;
+
 /// Why something was not done.
 #[derive(Debug, thiserror::Error)]
 pub enum CommerceError {
@@ -37,6 +39,9 @@ pub enum CommerceError {
     /// A refund is not begun.
     #[error("{0}")]
     NoRefund(#[from] NoRefund),
+    /// A change of a subscription is not made.
+    #[error("{0}")]
+    NoChange(#[from] NoChange),
     /// Mails could not be ordered.
     #[error("{0}")]
     Mail(#[from] QueueError),
@@ -59,7 +64,8 @@ impl CommerceError {
             | Self::Unknown(_)
             | Self::Impossible(_)
             | Self::RefundRefused(_)
-            | Self::NoRefund(_) => false,
+            | Self::NoRefund(_)
+            | Self::NoChange(_) => false,
         }
     }
 }

@@ -5,6 +5,7 @@
 //! any two writes. So what was told is a hint to look at the vendor's object as it is now; a state is written over the
 //! state that was there before the look; and whatever changes credits has a key of its own and is booked once.
 
+mod changes;
 mod checkout;
 mod china;
 mod config;
@@ -27,6 +28,7 @@ use tenantry_domain::{Millis, OrderId, orders::Order};
 use tenantry_payments::{Payment, Vendor, stripe::Stripe};
 use tenantry_store::{Store, TenantScope};
 
+pub use changes::{Change, NoChange, Previewed, Upgraded};
 pub use checkout::CheckoutPages;
 pub use china::{Buyer, ChinaOrder, Wanted};
 pub use error::{CommerceError, Mismatch};
@@ -34,7 +36,7 @@ pub use events::{Handled, Notice};
 pub use nightly::{CaughtUp, Compared};
 pub use prices::Offer;
 pub use reconcile::Swept;
-pub use subscriptions::{Change, Planned, Upgraded};
+pub use subscriptions::Planned;
 pub use top_up::{CreditRules, TopUpRule};
 
 /// How long a plan stays when a payment is late, unless the deployer says otherwise.

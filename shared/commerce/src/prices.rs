@@ -16,21 +16,48 @@ pub struct Offer {
     pub price: Price,
 }
 
+/// A price that the catalogue wants.
+struct Wanted<'a> {
+    lookup_key: String,
+    product: String,
+    plan: &'a Plan,
+    interval: Interval,
+    amount: u64,
+}
+
+impl Wanted<'_> {
+    fn spec(&self) -> PriceSpec<'_> {
+        PriceSpec {
+            lookup_key: &self.lookup_key,
+            product: &self.product,
+            currency: "usd",
+            unit_amount: i64::try_from(self.amount).unwrap_or(i64::MAX),
+            interval: Some(match self.interval {
+                Interval::Month => BillingInterval::Month,
+                Interval::Year => BillingInterval::Year,
+            }),
+        }
+    }
+
+    fn offer(&self, price: Price) -> Offer {
+        Offer { plan: self.plan.clone(), interval: self.interval, price }
+    }
+}
+
 impl Commerce {
-    /// The plans that can be subscribed to now. One whose price is not at Stripe yet, or is for something else there, is
-    /// left out.
+    /// The plans that can be subscribed to now. One whose price is not at Stripe yet, or is for something else or of another
+    /// amount there, is left out: nobody pays another price than the catalogue's, which is shown.
     ///
     /// # Errors
     /// [`CommerceError`].
     pub async fn offers(&self) -> Result<Vec<Offer>, CommerceError> {
         let wanted = self.wanted_prices();
-        let keys: Vec<&str> = wanted.iter().map(|(key, ..)| key.as_str()).collect();
+        let keys: Vec<&str> = wanted.iter().map(|wanted| wanted.lookup_key.as_str()).collect();
         let prices = self.stripe()?.prices(&keys).await?;
-        let offers = wanted.iter().filter_map(|(key, plan, interval, _)| {
-            let product = plan_product_id(&plan.id);
-            let price =
-                prices.iter().find(|price| price.lookup_key.as_ref() == Some(key) && price.product == product)?;
-            Some(Offer { plan: (*plan).clone(), interval: *interval, price: price.clone() })
+        let offers = wanted.iter().filter_map(|wanted| {
+            let has_key = |price: &&Price| price.lookup_key.as_ref() == Some(&wanted.lookup_key);
+            let price = prices.iter().filter(has_key).find(|price| wanted.spec().is(price))?;
+            Some(wanted.offer(price.clone()))
         });
         Ok(offers.collect())
     }
@@ -52,30 +79,22 @@ impl Commerce {
     pub async fn put_up_for_sale(&self) -> Result<Vec<Offer>, CommerceError> {
         let stripe = self.stripe()?;
         let mut offers = vec![];
-        for (lookup_key, plan, interval, amount) in self.wanted_prices() {
-            let product = stripe.ensure_product(&plan_product_id(&plan.id), &plan.name).await?;
-            let spec = PriceSpec {
-                lookup_key: &lookup_key,
-                product: &product.id,
-                currency: "usd",
-                unit_amount: i64::try_from(amount).unwrap_or(i64::MAX),
-                interval: Some(match interval {
-                    Interval::Month => BillingInterval::Month,
-                    Interval::Year => BillingInterval::Year,
-                }),
-            };
-            let price = stripe.ensure_price(&spec).await?;
-            offers.push(Offer { plan: plan.clone(), interval, price });
+        for wanted in self.wanted_prices() {
+            stripe.ensure_product(&wanted.product, &wanted.plan.name).await?;
+            let price = stripe.ensure_price(&wanted.spec()).await?;
+            offers.push(wanted.offer(price));
         }
         Ok(offers)
     }
 
-    fn wanted_prices(&self) -> Vec<(String, &Plan, Interval, u64)> {
+    fn wanted_prices(&self) -> Vec<Wanted<'_>> {
         let plans = self.store.plans().all().iter();
         let each = plans.flat_map(|plan| Interval::ALL.map(|interval| (plan, interval)));
-        each.filter_map(|(plan, interval)| {
-            Some((plan_price_key(&plan.id, interval), plan, interval, plan.price.usd(interval)?))
-        })
-        .collect()
+        let wanted = each.filter_map(|(plan, interval)| {
+            let amount = plan.price.usd(interval)?;
+            let (lookup_key, product) = (plan_price_key(&plan.id, interval), plan_product_id(&plan.id));
+            Some(Wanted { lookup_key, product, plan, interval, amount })
+        });
+        wanted.collect()
     }
 }

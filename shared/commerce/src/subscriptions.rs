@@ -1,14 +1,16 @@
-//! Subscriptions: the vendor's state brought over, and changes that a tenant wants.
+//! Subscriptions: the vendor's state brought over, and their end that a tenant wants or does not want any more.
 
 use tenantry_domain::{
-    Millis, Standing, SubscriptionStatus,
+    Standing, SubscriptionStatus,
     account::{Account, Subscription},
-    plans,
 };
-use tenantry_payments::stripe::{self, OperationKey, PaymentBehavior, Preview, PriceChange, Proration, Stripe};
+use tenantry_payments::stripe::{self, OperationKey, Stripe};
 use tenantry_store::TenantScope;
 
-use crate::{Commerce, CommerceError, Mismatch, TRIES};
+use crate::{
+    Commerce, CommerceError, TRIES,
+    changes::{only_item, paid_for, plan_of},
+};
 
 /// What became of the tenant's plan.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,26 +19,6 @@ pub struct Planned {
     pub plan: String,
     /// The plan before, when it is another.
     pub before: Option<String>,
-}
-
-/// A change of price that a tenant wants.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Change<'a> {
-    /// The new plan.
-    pub plan: &'a str,
-    /// The vendor's id of its price.
-    pub price: &'a str,
-    /// From when the rest of the period is reckoned: the moment of the preview that the tenant agreed to.
-    pub as_of: Option<Millis>,
-}
-
-/// What came of a change.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Upgraded {
-    /// The subscription after it.
-    pub subscription: stripe::Subscription,
-    /// Whether it is for another price than it was as far as we knew.
-    pub is_news: bool,
 }
 
 impl Commerce {
@@ -71,11 +53,7 @@ impl Commerce {
         account: &Account,
         seen: &stripe::Subscription,
     ) -> Result<Option<Account>, CommerceError> {
-        let mismatch = |why| Mismatch::of(&seen.id, why);
-        // Ours have one item; a second one was put there by hand.
-        let [item] = seen.items.as_slice() else { return Err(mismatch("has not one item").into()) };
-        let plan = self.store.plans().all().iter().find(|plan| plans::plan_product_id(&plan.id) == item.price.product);
-        let plan = plan.ok_or_else(|| mismatch("is for no plan of the catalogue"))?;
+        let (item, plan, paid) = (only_item(seen)?, plan_of(&self.store, seen)?, paid_for(seen)?);
         let known = account.subscription.as_ref().filter(|known| known.id == seen.id);
         // A payment is late since its invoice was made, whenever we heard of it.
         let late_since = match (&seen.status, &seen.latest_invoice) {
@@ -87,6 +65,7 @@ impl Commerce {
             standing: Standing::seen(known.map(|known| &known.standing), seen.status.clone(), late_since),
             plan: plan.id.clone(),
             price: item.price.id.clone(),
+            paid,
             period_start: item.period_start,
             period_end: item.period_end,
             cancel_at_period_end: seen.cancel_at_period_end,
@@ -148,46 +127,10 @@ impl Commerce {
         Ok(seen)
     }
 
-    /// What a change would cost now.
-    ///
-    /// # Errors
-    /// [`CommerceError`].
-    pub async fn preview(&self, scope: &TenantScope, change: &Change<'_>) -> Result<Preview, CommerceError> {
-        let seen = self.subscription(scope).await?;
-        let item = only_item(&seen)?;
-        Ok(self.stripe()?.preview_change(&price_change(&seen, item, change)).await?)
-    }
-
-    /// Changes the plan now. The difference is charged at once; a change that is not paid is not made.
-    ///
-    /// # Errors
-    /// [`CommerceError`]; `attempt` tells tries of the caller apart, so that one that got no answer can be repeated.
-    pub async fn upgrade(
-        &self,
-        scope: &TenantScope,
-        change: &Change<'_>,
-        attempt: &str,
-    ) -> Result<Upgraded, CommerceError> {
-        let known = self.store.account(scope).await?.subscription;
-        let seen = self.subscription(scope).await?;
-        let item = only_item(&seen)?;
-        // It was asked for before, and the answer was lost: it may be repeated, like everything here.
-        if item.price.id == change.price && seen.pending_update.is_none() {
-            self.sync_subscription(&seen.id).await?;
-            let is_news = known.is_some_and(|known| known.price != change.price);
-            return Ok(Upgraded { subscription: seen, is_news });
-        }
-        let key = OperationKey::new("upgrade", &[&seen.id, change.price, attempt]);
-        let price = price_change(&seen, item, change);
-        let changed = self.stripe()?.change_price(&price, PaymentBehavior::Pending, &key).await?;
-        self.sync_subscription(&changed.id).await?;
-        Ok(Upgraded { is_news: changed.pending_update.is_none(), subscription: changed })
-    }
-
     /// Ends the subscription with its period, or now.
     ///
     /// # Errors
-    /// As for [`Commerce::upgrade`].
+    /// [`CommerceError`]; `attempt` tells tries of the caller apart, so that one that got no answer can be repeated.
     pub async fn cancel(
         &self,
         scope: &TenantScope,
@@ -210,7 +153,7 @@ impl Commerce {
     /// Lets a subscription go on that would have ended with its period.
     ///
     /// # Errors
-    /// As for [`Commerce::upgrade`].
+    /// As for [`Commerce::cancel`].
     pub async fn resume(&self, scope: &TenantScope, attempt: &str) -> Result<stripe::Subscription, CommerceError> {
         let seen = self.subscription(scope).await?;
         if !seen.cancel_at_period_end && seen.cancel_at.is_none() {
@@ -221,20 +164,4 @@ impl Commerce {
         self.sync_subscription(&changed.id).await?;
         Ok(changed)
     }
-}
-
-fn only_item(seen: &stripe::Subscription) -> Result<&stripe::SubscriptionItem, CommerceError> {
-    match seen.items.as_slice() {
-        [item] => Ok(item),
-        _ => Err(Mismatch::of(&seen.id, "has not one item").into()),
-    }
-}
-
-fn price_change<'a>(
-    seen: &'a stripe::Subscription,
-    item: &'a stripe::SubscriptionItem,
-    change: &Change<'a>,
-) -> PriceChange<'a> {
-    let (subscription, item, price) = (&seen.id, &item.id, change.price);
-    PriceChange { subscription, item, price, proration: Proration::Now, proration_date: change.as_of }
 }

@@ -114,11 +114,15 @@ impl Commerce {
         Err(CommerceError::Contention)
     }
 
-    /// Does what the tenant wants at the credits that it has now. Returns whether there was anything to do.
+    /// Does what the tenant wants at the credits that it has now. Returns whether there was anything to do. Who deleted the
+    /// organization wants nothing any more.
     ///
     /// # Errors
     /// [`CommerceError`]; the same call again goes on.
     pub async fn watch_credits(&self, scope: &TenantScope, mails: &dyn MailQueue) -> Result<bool, CommerceError> {
+        if !self.lives(scope).await? {
+            return Ok(false);
+        }
         let meter = self.store.meter(scope).await?;
         let credits = meter.credits.saturating_add(meter.credits_held());
         let told = self.tell_low(scope, credits, mails).await?;
@@ -131,6 +135,11 @@ impl Commerce {
             },
         };
         self.end_top_up(scope, &order, mails).await
+    }
+
+    /// Whether the organization is there, and nobody has deleted it.
+    async fn lives(&self, scope: &TenantScope) -> Result<bool, CommerceError> {
+        Ok(self.store.organization(scope).await?.is_some_and(|found| found.deletes_at.is_none()))
     }
 
     /// Once for each time that the credits fall below what is watched.
@@ -251,6 +260,11 @@ impl Commerce {
     /// Charges an order that is paid with a saved payment method, or finds out what became of it.
     pub(crate) async fn charge(&self, scope: &TenantScope, order: Order, method: &str) -> Result<Order, CommerceError> {
         let stripe = self.stripe()?;
+        // Of an organization that was deleted nothing is charged any more. Whether it had been by then is looked for when the
+        // time is up: until then somebody may be at it still.
+        if self.store.now() < order.expires_at && !self.lives(scope).await? {
+            return Ok(order);
+        }
         let customer = self.store.account(scope).await?.customer;
         let customer = customer.ok_or_else(|| Mismatch::of(order.id.as_str(), "has no customer to be charged"))?;
         let words = [(METADATA_ORDER, order.id.as_str())];

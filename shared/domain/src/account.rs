@@ -14,10 +14,12 @@ pub struct Subscription {
     pub id: String,
     /// Status, and since when a payment is late.
     pub standing: Standing,
-    /// The plan that it pays for.
+    /// The plan that its price is for, and its next invoice.
     pub plan: String,
     /// The vendor's id of the price.
     pub price: String,
+    /// What was paid for before its price became a smaller plan's, as written down then; over when its time is.
+    pub paid: Option<PaidPlan>,
     /// The period that is paid for, half open.
     pub period_start: Millis,
     /// Its end.
@@ -28,6 +30,27 @@ pub struct Subscription {
     pub trial_end: Option<Millis>,
     /// When it was made; of two, the later one counts.
     pub created_at: Millis,
+}
+
+/// A larger plan that a subscription has paid for, and which stays until its period is over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PaidPlan {
+    /// The plan.
+    pub plan: String,
+    /// Its end.
+    pub until: Millis,
+}
+
+impl Subscription {
+    /// The plan that it has at `now`, while it counts; and until when, where a smaller one comes then.
+    #[must_use]
+    pub fn plan_at(&self, plans: &Plans, now: Millis) -> (&str, Option<Millis>) {
+        let paid = self.paid.as_ref().filter(|paid| paid.until > now && paid.plan != self.plan);
+        match paid.filter(|paid| plans.larger(&self.plan, &paid.plan) == paid.plan) {
+            Some(paid) => (&paid.plan, Some(paid.until)),
+            None => (&self.plan, None),
+        }
+    }
 }
 
 /// Months of a plan that were paid for in advance.
@@ -93,17 +116,15 @@ impl Account {
         let mut until = None::<Millis>;
         let mut ends = |at: Millis| until = Some(until.map_or(at, |until| until.min(at)));
         let subscribed = self.subscription.as_ref().map_or(free, |subscription| {
-            match subscription.standing.entitlement(now, grace) {
-                Entitlement::Plan => &subscription.plan,
-                Entitlement::PlanNoGrant => {
-                    if let Some(since) = subscription.standing.past_due_since {
-                        ends(since.saturating_add(grace));
-                    }
-                    &subscription.plan
-                }
-                Entitlement::Free => free,
-                Entitlement::KeepLast => self.plan.as_deref().unwrap_or(free),
-            }
+            let late_since = match subscription.standing.entitlement(now, grace) {
+                Entitlement::Plan => None,
+                Entitlement::PlanNoGrant => subscription.standing.past_due_since,
+                Entitlement::Free => return free,
+                Entitlement::KeepLast => return self.plan.as_deref().unwrap_or(free),
+            };
+            let (plan, until) = subscription.plan_at(plans, now);
+            late_since.map(|since| since.saturating_add(grace)).into_iter().chain(until).for_each(&mut ends);
+            plan
         });
         let prepaid = self.prepaid.as_ref().filter(|prepaid| prepaid.until > now).map_or(free, |prepaid| {
             ends(prepaid.until);
@@ -200,6 +221,7 @@ mod tests {
             standing: Standing::seen(None, SubscriptionStatus::from(status), NOW),
             plan: plan.into(),
             price: "price".into(),
+            paid: None,
             period_start: NOW,
             period_end: NOW + 5_000,
             cancel_at_period_end: false,
@@ -230,6 +252,34 @@ mod tests {
         assert_eq!(entitled(&account(pro("hibernating"), None)), ("team".into(), None), "as it was");
         let gone = subscription("a", "gone", "active", 0);
         assert_eq!(entitled(&account(Some(gone), None)).0, "free", "a plan that is not in the catalogue");
+    }
+
+    #[test]
+    fn a_larger_plan_that_was_paid_for_stays_until_its_period_is_over_while_the_subscription_counts() {
+        let plans = Plans::parse(DEFAULT_PLANS).unwrap();
+        let entitled = |status, plan: &str, (paid, until): (&str, Millis), prepaid, now| {
+            let paid = Some(PaidPlan { plan: paid.into(), until: NOW + until });
+            let subscription = Subscription { paid, ..subscription("a", plan, status, 0) };
+            let Entitled { plan, until } = account(Some(subscription), prepaid).entitled(&plans, now, GRACE);
+            (plan, until.map(|until| until - NOW))
+        };
+        let team = |status, now| entitled(status, "pro", ("team", 9), None, NOW + now);
+        assert_eq!(team("active", 0), ("team".into(), Some(9)));
+        assert_eq!(team("active", 8), ("team".into(), Some(9)));
+        assert_eq!(team("active", 9), ("pro".into(), None));
+        assert_eq!(team("past_due", 8), ("team".into(), Some(9)));
+        assert_eq!(team("past_due", 9), ("pro".into(), Some(GRACE)));
+        assert_eq!(team("past_due", GRACE), ("free".into(), None));
+        for status in ["canceled", "unpaid", "paused", "incomplete"] {
+            assert_eq!(team(status, 0), ("free".into(), None), "{status}");
+        }
+        // A plan that is no larger, or gone, takes nothing away.
+        for paid in ["pro", "free", "gone"] {
+            assert_eq!(entitled("active", "pro", (paid, 9), None, NOW), ("pro".into(), None), "{paid}");
+        }
+        let months = Some(("pro", NOW + 20));
+        assert_eq!(entitled("active", "free", ("team", 9), months, NOW), ("team".into(), Some(9)));
+        assert_eq!(entitled("active", "free", ("team", 9), months, NOW + 9), ("pro".into(), Some(20)));
     }
 
     #[test]

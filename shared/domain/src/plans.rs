@@ -137,8 +137,8 @@ pub struct Plan {
     pub trial_days: Option<u32>,
 }
 
-/// How often a subscription is paid.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// How often a subscription is paid; the longer interval is the larger one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Interval {
     /// Every month.
     Month,

@@ -3,7 +3,7 @@
 use aws_sdk_dynamodb::types::{AttributeValue, Put, TransactWriteItem, builders::PutBuilder};
 use tenantry_domain::{
     Millis, Standing,
-    account::{Account, Prepaid, Subscription},
+    account::{Account, PaidPlan, Prepaid, Subscription},
 };
 
 use crate::{
@@ -205,6 +205,9 @@ fn account_item(scope: &TenantScope, account: &Account) -> Item {
         if subscription.cancel_at_period_end {
             item = item.set("sub_cancels", AttributeValue::Bool(true));
         }
+        if let Some(paid) = &subscription.paid {
+            item = item.text("sub_paid_plan", &paid.plan).number("sub_paid_until", paid.until);
+        }
         if let Some(since) = subscription.standing.past_due_since {
             item = item.number("sub_past_due", since);
         }
@@ -228,6 +231,10 @@ pub(crate) fn read_account(item: &Item) -> Result<Account> {
             },
             plan: reader.text("sub_plan")?.to_owned(),
             price: reader.text("sub_price")?.to_owned(),
+            paid: match reader.optional_text("sub_paid_plan")? {
+                None => None,
+                Some(plan) => Some(PaidPlan { plan: plan.to_owned(), until: reader.number("sub_paid_until")? }),
+            },
             period_start: reader.number("sub_start")?,
             period_end: reader.number("sub_end")?,
             cancel_at_period_end: reader.flag("sub_cancels"),

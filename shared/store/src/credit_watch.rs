@@ -64,7 +64,7 @@ impl Store {
 
     /// Writes `watch`, which has the order `new` under way, and makes that order, to be paid with the saved payment method
     /// `method`: all of it or nothing, so whoever is at it at the same time makes no second one. `None` when the state is
-    /// another one by now.
+    /// another one by now, or somebody has deleted the organization.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -80,9 +80,12 @@ impl Store {
         for attempt in 0..CONFLICT_TRIES {
             let (_, mut writes) = self.watch_writes(scope, watch.clone())?;
             writes.extend(self.order_creation(scope, &order, audit)?);
+            writes.push(self.organization_lives(scope)?);
             match self.transact_apart(writes).await? {
                 Transacted::Done => return Ok(Some(order)),
-                Transacted::Refused(reasons) if reasons.first() == Some(&true) => return Ok(None),
+                Transacted::Refused(reasons) if reasons.first() == Some(&true) || reasons.last() == Some(&true) => {
+                    return Ok(None);
+                }
                 Transacted::Refused(_) => back_off(attempt).await,
             }
         }

@@ -3,6 +3,7 @@
 
 mod changes;
 mod life;
+mod no_return;
 mod shop;
 
 use axum::body::Body;
@@ -107,9 +108,14 @@ impl Stage {
         (text(&current, "/plan/id").to_owned(), status.to_owned())
     }
 
-    /// Subscribes and pays.
+    /// Subscribes by the month and pays.
     async fn subscribe(&self, plan: &str) {
-        let price = self.price(plan, "month").await;
+        self.subscribe_by(plan, "month").await;
+    }
+
+    /// Subscribes and pays.
+    async fn subscribe_by(&self, plan: &str, interval: &str) {
+        let price = self.price(plan, interval).await;
         let checkout = self.post("/subscriptions/checkout", json!({"price_id": price})).await.expect(200).json();
         self.stripe().pay(text(&checkout, "/session_id")).unwrap();
         self.hear().await;

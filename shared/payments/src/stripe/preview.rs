@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use stripe_billing::invoice::{
     CreatePreviewInvoice, CreatePreviewInvoiceSubscriptionDetails, CreatePreviewInvoiceSubscriptionDetailsItems,
-    CreatePreviewInvoiceSubscriptionDetailsProrationBehavior,
+    CreatePreviewInvoiceSubscriptionDetailsProrationBehavior, CreatePreviewInvoiceSubscriptionDetailsTrialEnd,
 };
 
 use super::{
@@ -52,6 +52,7 @@ impl Stripe {
             Proration::None => CreatePreviewInvoiceSubscriptionDetailsProrationBehavior::None,
         });
         details.proration_date = change.proration_date.map(seconds);
+        details.trial_end = change.ends_trial.then_some(CreatePreviewInvoiceSubscriptionDetailsTrialEnd::Now);
         let request = CreatePreviewInvoice::new().subscription(change.subscription).subscription_details(details);
         // It changes nothing, and an answer of yesterday would be wrong.
         let preview: PreviewWire = self.change(request, &OperationKey::fresh()?).await?;

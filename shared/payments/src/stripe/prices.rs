@@ -113,7 +113,9 @@ impl BillingInterval {
 }
 
 impl PriceSpec<'_> {
-    fn is(&self, price: &Price) -> bool {
+    /// Whether that is the price: whoever buys for it pays this amount, this often, for this product.
+    #[must_use]
+    pub fn is(&self, price: &Price) -> bool {
         let recurring = price.recurring.as_ref().map(|every| (every.interval.as_str(), every.interval_count));
         price.active
             && price.product == self.product

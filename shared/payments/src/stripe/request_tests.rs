@@ -26,6 +26,8 @@ fn change<'a>() -> PriceChange<'a> {
         price: "price_2",
         proration: Proration::Now,
         proration_date: Some(1_800_000_000_000),
+        ends_trial: false,
+        metadata: &[],
     }
 }
 
@@ -166,6 +168,18 @@ async fn every_other_write_says_what_is_meant() {
             "proration_behavior=always_invoice",
             "proration_date=1800000000",
         ]
+    );
+    let ends_trial = PriceChange { proration_date: None, ends_trial: true, ..change() };
+    let (_, body) =
+        written("subscription", async |s| s.change_price(&ends_trial, PaymentBehavior::Pending, &key()).await).await;
+    assert_eq!(body[4..], ["trial_end=now"]);
+    let later = PriceChange { proration: Proration::None, metadata: &[("a", "1"), ("b", "")], ..ends_trial };
+    let later = PriceChange { ends_trial: false, ..later };
+    let (_, body) =
+        written("subscription", async |s| s.change_price(&later, PaymentBehavior::Allow, &key()).await).await;
+    assert_eq!(
+        body[2..],
+        ["metadata[a]=1", "metadata[b]=", "payment_behavior=allow_incomplete", "proration_behavior=none"]
     );
     let (_, body) =
         written("subscription", async |s| s.cancel_at_period_end("sub_1", Some("too dear"), &key()).await).await;
@@ -308,6 +322,10 @@ async fn a_preview_of_a_change() {
             "subscription_details[proration_date]=1800000000",
         ]
     );
+    let (stripe, log) = scripted([answer(200, &invoice)]).await;
+    let ends_trial = PriceChange { proration_date: None, ends_trial: true, ..change() };
+    stripe.preview_change(&ends_trial).await.unwrap();
+    assert_eq!(form(&log.lock().await[0].body)[4..], ["subscription_details[trial_end]=now"]);
     invoice["lines"]["has_more"] = json!(true);
     let (stripe, _) = scripted([answer(200, &invoice)]).await;
     assert_eq!(stripe.preview_change(&change()).await.unwrap().proration_total, None);

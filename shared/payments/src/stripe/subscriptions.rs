@@ -1,10 +1,12 @@
 //! Subscriptions (<https://docs.stripe.com/api/subscriptions>).
 
+use std::collections::HashMap;
+
 use serde::Deserialize;
 use stripe_billing::subscription::{
     CancelSubscription, ListSubscription, ListSubscriptionStatus, RetrieveSubscription, UpdateSubscription,
     UpdateSubscriptionCancellationDetails, UpdateSubscriptionItems, UpdateSubscriptionPaymentBehavior,
-    UpdateSubscriptionProrationBehavior,
+    UpdateSubscriptionProrationBehavior, UpdateSubscriptionTrialEnd,
 };
 use stripe_client_core::{RequestBuilder, StripeMethod};
 use tenantry_domain::{Millis, SubscriptionStatus};
@@ -126,6 +128,11 @@ pub struct PriceChange<'a> {
     pub proration: Proration,
     /// From when the rest is reckoned: that of a preview, so that what was shown is what is charged.
     pub proration_date: Option<Millis>,
+    /// Whether the trial is over with it: a period that is paid for begins then. Of one that is not in its trial, no matter.
+    pub ends_trial: bool,
+    /// Words of ours that are set by the same call, or taken away where they are empty. Stripe takes none along with
+    /// [`PaymentBehavior::Pending`].
+    pub metadata: &'a [(&'a str, &'a str)],
 }
 
 impl PriceChange<'_> {
@@ -192,6 +199,13 @@ impl Stripe {
             });
         if let Some(at) = change.proration_date {
             request = request.proration_date(seconds(at));
+        }
+        if change.ends_trial {
+            request = request.trial_end(UpdateSubscriptionTrialEnd::Now);
+        }
+        if !change.metadata.is_empty() {
+            let words = change.metadata.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+            request = request.metadata(words.collect::<HashMap<_, _>>());
         }
         self.change(request, key).await
     }

@@ -127,6 +127,44 @@ async fn a_trial_costs_nothing_is_announced_and_is_had_once() {
 }
 
 #[tokio::test]
+async fn a_trial_is_of_one_plan_and_ends_when_another_is_wanted() {
+    let trial = "price = { usd_month = 1_900, usd_year = 19_000, cny_month = 19_900 }\ntrial_days = 14";
+    let plans =
+        Setup::default().plan_change("price = { usd_month = 1_900, usd_year = 19_000, cny_month = 19_900 }", trial);
+    let stage = Stage::with(plans).await;
+    stage.subscribe("pro").await;
+    stage.days(3).await;
+    let team = stage.price("team", "month").await;
+    let preview = stage.get(&format!("/subscriptions/upgrade/preview?price_id={team}")).await;
+    assert_eq!((&preview["amount_due"]["amount"], &preview["proration"]["amount"]), (&json!(9_900), &json!(0)));
+    // What is not paid is not made, and the trial goes on.
+    stage.cards(Card::Declines).await;
+    let body = json!({"price_id": team, "as_of": preview["as_of"]});
+    let waits = stage.post("/subscriptions/upgrade", body).await.expect(200).json();
+    assert_eq!(waits["success"], false);
+    stage.hear().await;
+    assert_eq!(stage.standing().await, ("pro".into(), "trialing".into()));
+    stage.days(1).await;
+    stage.cards(Card::Pays).await;
+    let changed = stage.post("/subscriptions/upgrade", json!({"price_id": team})).await.expect(200).json();
+    assert_eq!(
+        (&changed["success"], &changed["proration_preview"]["amount_due"]["amount"]),
+        (&json!(true), &json!(9_900))
+    );
+    assert_eq!(stage.standing().await, ("team".into(), "active".into()));
+    stage.hear().await;
+    assert_eq!(stage.standing().await, ("team".into(), "active".into()));
+    let invoices = stage.get("/billing/invoices").await;
+    assert_eq!(invoices["data"][0]["amount_paid"]["amount"], 9_900);
+    // A month is paid for from that day on, and the next one after it.
+    stage.days(29).await;
+    assert_eq!(stage.get("/billing/invoices").await["data"][0]["id"], invoices["data"][0]["id"]);
+    stage.days(3).await;
+    assert_eq!(stage.get("/billing/invoices").await["data"][0]["amount_paid"]["amount"], 9_900);
+    assert_ne!(stage.get("/billing/invoices").await["data"][0]["id"], invoices["data"][0]["id"]);
+}
+
+#[tokio::test]
 async fn what_was_declined_or_left_gives_nothing() {
     let stage = Stage::set().await;
     let price = stage.price("pro", "year").await;

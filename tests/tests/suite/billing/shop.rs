@@ -2,6 +2,7 @@
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
+use tenantry_payments::stripe::{BillingInterval, PriceSpec};
 use tenantry_sandbox::stripe::Fault;
 use tenantry_tests::{
     http::{problem, text},
@@ -70,6 +71,43 @@ async fn while_stripe_is_away_one_visitor_asks_and_the_others_are_shown_what_was
     stage.stripe().advance(10_000);
     assert_eq!(shown().await, price);
     assert_eq!(stage.platform.host().commerce().offers().await.unwrap()[0].price.id, price.unwrap());
+}
+
+#[tokio::test]
+async fn a_price_that_is_not_the_catalogues_is_not_sold() {
+    let stage = Stage::set().await;
+    let stripe = stage.platform.host().commerce().stripe().unwrap();
+    let catalogues = stage.price("pro", "month").await;
+    let spec = PriceSpec {
+        lookup_key: "pro_usd_month",
+        product: "tenantry_pro",
+        currency: "usd",
+        unit_amount: 1_900,
+        interval: Some(BillingInterval::Month),
+    };
+    for other in [
+        PriceSpec { unit_amount: 2_900, ..spec },
+        PriceSpec { currency: "eur", ..spec },
+        PriceSpec { interval: Some(BillingInterval::Year), ..spec },
+    ] {
+        let other = stripe.ensure_price(&other).await.unwrap();
+        stage.stripe().advance(5 * 60_000);
+        let plans = stage.platform.get("/api/v1/subscriptions/plans", "").await.expect(200).json();
+        assert_eq!(plans["data"][1]["prices"][0]["price_id"], Value::Null, "{other:?}");
+        assert!(plans["data"][1]["prices"][1]["price_id"].is_string(), "the year's is another matter");
+        for price in [&other.id, &catalogues] {
+            let reply = stage.post("/subscriptions/checkout", json!({"price_id": price})).await;
+            let error = problem(&reply, 422, "invalid_value");
+            assert_eq!(text(&error, "/errors/0/pointer"), "/price_id");
+        }
+    }
+    stage.platform.host().commerce().put_up_for_sale().await.unwrap();
+    stage.stripe().advance(5 * 60_000);
+    stage.subscribe("pro").await;
+    assert_eq!(
+        stage.get("/billing/invoices").await["data"][0]["amount_paid"],
+        json!({"amount": 1_900, "currency": "usd"})
+    );
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! Credits that run out: who is told, and what is bought without anybody there.
 
 use futures_util::future::join_all;
+use serde_json::Value;
 use tenantry_commerce::{Buyer, CommerceError, CreditRules, TopUpRule};
 use tenantry_domain::{
     OrderId,
@@ -13,9 +14,9 @@ use tenantry_payments::stripe::{OperationKey, SavedMethodCharge};
 use tenantry_quota_reset::Job;
 use tenantry_sandbox::stripe::{Card, Fault};
 use tenantry_store::{AuditActor, NewAudit, NewLedgerRow, Origin};
-use tenantry_tests::jobs::Jobs;
+use tenantry_tests::{http::text, jobs::Jobs};
 
-use super::{DAY, HOUR, MONTHLY, Stage, clear_faults, sum};
+use super::{DAY, HOUR, MONTHLY, Stage, clear_faults, delete, left, sum};
 use crate::webhooks::confirm_address;
 
 const MILLION: u64 = 1_000_000;
@@ -66,6 +67,13 @@ impl Stage {
 
     /// An order that was begun by somebody who died then.
     async fn begun(&self) -> (NewOrder, String) {
+        let (new, method, is_begun) = self.begins().await;
+        assert!(is_begun);
+        (new, method)
+    }
+
+    /// Begins an order, whatever is left. Whether that was possible.
+    async fn begins(&self) -> (NewOrder, String, bool) {
         let (store, now) = (self.platform.store(), self.stripe.now() * 1000);
         let new = NewOrder {
             id: OrderId::at(now),
@@ -83,8 +91,8 @@ impl Stage {
         let origin = Origin::default();
         let (action, actor) = ("order.created", AuditActor::System);
         let audit = NewAudit { action, actor, target: Some(new.id.as_str()), changes: vec![], origin: &origin };
-        assert!(store.begin_top_up(&self.tenant.scope, watch, &new, &method, &audit).await.unwrap().is_some());
-        (new, method)
+        let begun = store.begin_top_up(&self.tenant.scope, watch, &new, &method, &audit).await.unwrap();
+        (new, method, begun.is_some())
     }
 
     /// Charges that order as the commerce does.
@@ -260,6 +268,57 @@ async fn while_stripe_is_away_the_sweep_goes_on_and_comes_again() {
     assert_eq!((stage.state_of(&order).await, stage.credits().await), (OrderState::Created, MILLION));
     assert_eq!(stage.sweep().await.changed, 1);
     assert_eq!((stage.charges(), stage.credits().await), (1, 11 * MILLION));
+}
+
+async fn restore(stage: &Stage) {
+    let login = stage.platform.login(&stage.tenant).await;
+    let path = format!("/api/v1/organizations/{}/restore", stage.tenant.org);
+    stage.platform.post(&path, text(&login, "/access_token"), Value::Null).await.expect(200);
+}
+
+#[tokio::test]
+async fn nothing_is_bought_for_an_organization_that_was_deleted_unless_it_comes_back() {
+    let stage = Stage::running_out().await;
+    delete(&stage).await;
+    let orders = async || stage.platform.store().orders(&stage.tenant.scope, 10, None).await.unwrap().items.len();
+    assert_eq!((stage.sweep().await.changed, stage.charges(), orders().await), (0, 0, 0));
+    // Nor by one who saw it before it was deleted.
+    let watch = stage.watch().await;
+    assert_eq!((stage.begins().await.2, stage.watch().await, orders().await), (false, watch, 0));
+    stage.advance(DAY);
+    restore(&stage).await;
+    assert_eq!((stage.sweep().await.changed, stage.charges(), orders().await), (1, 1, 1));
+    assert_eq!(stage.credits().await, 11 * MILLION);
+}
+
+#[tokio::test]
+async fn what_was_ordered_before_the_organization_was_deleted_is_not_charged_after() {
+    // Nobody had charged it by then, and somebody had.
+    for charged in [false, true] {
+        let stage = Stage::running_out().await;
+        let (order, method) = stage.begun().await;
+        if charged {
+            stage.charge(&order, &method).await;
+        }
+        delete(&stage).await;
+        for _ in 0..2 {
+            stage.sweep().await;
+            stage.advance(HOUR / 3);
+        }
+        assert_eq!((stage.charges(), stage.state_of(&order).await), (usize::from(charged), OrderState::Created));
+        stage.advance(HOUR);
+        assert_eq!(stage.sweep().await.orders_failed, 0);
+        let (state, credits) = if charged { (OrderState::Paid, 11 * MILLION) } else { (OrderState::Failed, MILLION) };
+        assert_eq!((stage.charges(), stage.state_of(&order).await, stage.credits().await), (0, state, credits));
+    }
+    // And it holds up no erasure.
+    let stage = Stage::running_out().await;
+    stage.begun().await;
+    delete(&stage).await;
+    stage.advance(30 * DAY);
+    stage.lose();
+    sum(Jobs::with(stage.commerce.clone()).all(Job::Erase, false).await);
+    assert_eq!((stage.charges(), left(&stage)), (0, 0));
 }
 
 #[tokio::test]

@@ -183,6 +183,31 @@ impl Life {
         stage.ends().await
     }
 
+    /// Subscribes to `team`, changes to `pro` for the next month, thinks better of it, and changes again; pays for that
+    /// month, and cancels in it.
+    pub(super) async fn of_a_saver() -> Self {
+        let mut stage = Stage::set().await;
+        let subscription = stage.subscribes("team", None).await;
+        stage.next_act();
+        stage.waits(10 * DAY);
+        stage.changes_later(&subscription, "pro", Some("team")).await;
+        stage.next_act();
+        stage.waits(DAY);
+        stage.changes_later(&subscription, "team", None).await;
+        stage.next_act();
+        stage.waits(DAY);
+        stage.changes_later(&subscription, "pro", Some("team")).await;
+        stage.next_act();
+        // To the end of the month that was paid, and the hour after which the next one's invoice is collected.
+        stage.waits(19 * DAY);
+        assert_eq!(stage.status(&subscription), "active");
+        stage.next_act();
+        stage.waits(DAY);
+        stage.cancels(&subscription).await;
+        stage.next_act();
+        stage.ends().await
+    }
+
     pub(super) fn events(&self) -> usize {
         self.told.len()
     }
@@ -283,12 +308,33 @@ impl Stage {
     }
 
     async fn changes(&self, subscription: &str, plan: &str) {
+        self.changes_price(subscription, plan, Proration::Now, &[]).await;
+    }
+
+    /// With the next invoice; until then that other plan is paid for, if one is.
+    async fn changes_later(&self, subscription: &str, plan: &str, paid: Option<&str>) {
+        let seen = self.platform.host().commerce().stripe().unwrap().subscription(subscription).await.unwrap();
+        let until = paid.map_or_else(String::new, |_| (seen.items[0].period_end / 1_000).to_string());
+        let metadata = [("paid_plan", paid.unwrap_or_default()), ("paid_until", &*until)];
+        self.changes_price(subscription, plan, Proration::None, &metadata).await;
+    }
+
+    async fn changes_price(&self, subscription: &str, plan: &str, proration: Proration, metadata: &[(&str, &str)]) {
         let stripe = self.platform.host().commerce().stripe().unwrap();
         let (price, seen) = (self.price(plan).await, stripe.subscription(subscription).await.unwrap());
-        let (item, proration) = (&seen.items[0].id, Proration::Now);
-        let change = PriceChange { subscription, item, price: &price, proration, proration_date: None };
-        let key = OperationKey::new("change", &[subscription, plan]);
-        let changed = stripe.change_price(&change, PaymentBehavior::Pending, &key).await.unwrap();
+        let item = &seen.items[0].id;
+        let change = PriceChange {
+            subscription,
+            item,
+            price: &price,
+            proration,
+            proration_date: None,
+            ends_trial: false,
+            metadata,
+        };
+        let key = OperationKey::new("change", &[subscription, plan, &self.acts.len().to_string()]);
+        let payment = if metadata.is_empty() { PaymentBehavior::Pending } else { PaymentBehavior::Allow };
+        let changed = stripe.change_price(&change, payment, &key).await.unwrap();
         assert_eq!(changed.items[0].price.id, price);
     }
 
