@@ -95,7 +95,7 @@ enum Command {
         /// How many
         #[arg(long, default_value_t = 1_000)]
         seeds: u64,
-        /// --trace to see everything that happens, --sabotage to break the protocol on purpose
+        /// --rough for more faults at once, --trace to see everything that happens, --sabotage to break the protocol on purpose
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },

@@ -69,6 +69,8 @@ use crate::{
 pub struct Run {
     /// The seed.
     pub seed: u64,
+    /// What plays it again.
+    pub again: String,
     /// What is wrong; nothing should be.
     pub violations: Vec<String>,
     /// Everything that happened, in order.
@@ -87,7 +89,7 @@ impl fmt::Display for Run {
         self.violations.iter().try_for_each(|violation| writeln!(f, "  {violation}"))?;
         writeln!(f, "what happened:")?;
         self.trace.iter().try_for_each(|line| writeln!(f, "  {line}"))?;
-        write!(f, "again: cargo xtask sim --from {} --seeds 1 --trace", self.seed)
+        write!(f, "again: {}", self.again)
     }
 }
 
@@ -162,6 +164,7 @@ async fn play(scenario: Scenario, sabotage: Option<Sabotage>) -> Run {
     let violations = oracle::judge(&world, &clerk).await;
     Run {
         seed: world.scenario.seed,
+        again: world.scenario.again.clone(),
         violations,
         calls: world.scenario.calls.len() as u64,
         requests: world.requests.load(Ordering::SeqCst),

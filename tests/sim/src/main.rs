@@ -20,8 +20,11 @@ struct Arguments {
     #[arg(long, default_value_t = 1)]
     step: u64,
     /// Much at once, at the turn of the month, and everything goes wrong often.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "unheard")]
     rough: bool,
+    /// Nothing goes wrong but that reservations are not heard of, or that reads fail.
+    #[arg(long)]
+    unheard: bool,
     /// Break the protocol in this way.
     #[arg(long)]
     sabotage: Option<Sabotage>,
@@ -35,7 +38,11 @@ fn main() -> ExitCode {
     let (mut broken, mut ran, mut calls, mut requests) = (0_u64, 0_u64, 0, 0);
     for seed in (arguments.from..arguments.from + arguments.seeds).step_by(usize::try_from(arguments.step).unwrap_or(1))
     {
-        let scenario = if arguments.rough { Scenario::rough(seed) } else { Scenario::seeded(seed) };
+        let scenario = match (arguments.rough, arguments.unheard) {
+            (true, _) => Scenario::rough(seed),
+            (_, true) => Scenario::unheard(seed),
+            _ => Scenario::seeded(seed),
+        };
         let run = run(scenario, arguments.sabotage);
         (ran, calls, requests) = (ran + 1, calls + run.calls, requests + run.requests);
         if arguments.trace {

@@ -184,6 +184,8 @@ pub(crate) struct Faults {
     pub(crate) lost: u32,
     /// The same, of reservations alone.
     pub(crate) unheard: u32,
+    /// An error of what only reads.
+    pub(crate) reads: u32,
     /// Refused for being too much.
     pub(crate) throttled: u32,
     /// Refused because somebody else was at the item.
@@ -203,6 +205,8 @@ pub(crate) struct Faults {
 pub struct Scenario {
     /// Where it comes from.
     pub seed: u64,
+    /// What plays it again.
+    pub(crate) again: String,
     pub(crate) start: Millis,
     pub(crate) tenants: Vec<&'static str>,
     /// How many shards the first tenant's meter has, when it has several.
@@ -245,6 +249,7 @@ impl Scenario {
             before: of(rate),
             lost: of(rate),
             unheard: 0,
+            reads: 0,
             throttled: of(rate),
             conflict: of(rate),
             slow: of(rate),
@@ -254,7 +259,8 @@ impl Scenario {
         };
         let skew = [0, 0, 800, 4_000][dice.usize(..4)];
         let shards = dice.bool().then(|| dice.u8(2..=4));
-        Self { seed, start, tenants, shards, calls, events, faults, skew, execution: None }
+        let again = format!("cargo xtask sim --from {seed} --seeds 1 --trace");
+        Self { seed, again, start, tenants, shards, calls, events, faults, skew, execution: None }
     }
 
     /// The scenario of a seed in which much happens at once, the month turns and everything goes wrong often: a mistake in
@@ -267,6 +273,7 @@ impl Scenario {
             before: 20,
             lost: 60,
             unheard: 0,
+            reads: 0,
             throttled: 10,
             conflict: 30,
             slow: 60,
@@ -282,19 +289,23 @@ impl Scenario {
             calm.events.into_iter().map(|(_, tenant, event)| (at(&mut dice), tenant, event)).collect();
         events.push((at(&mut dice), dice.usize(..tenants), Event::Paid { times: 3 }));
         let start = Period::of(1_795_176_000_000).end() - dice.i64(1_000..12_000);
-        Self { start, calls, events, faults, ..calm }
+        let again = format!("{} --rough", calm.again);
+        Self { again, start, calls, events, faults, ..calm }
     }
 
-    /// The scenario of a seed in which nothing goes wrong but that every third reservation is made without its maker hearing
-    /// of it: all of those must be given back.
+    /// The scenario of a seed in which one thing goes wrong and nothing else: every third reservation is made without its
+    /// maker hearing of it, or three of five reads fail. What is held is used or given back, and never expires.
     #[must_use]
     pub fn unheard(seed: u64) -> Self {
-        Self { faults: Faults { unheard: 333, ..Faults::default() }, ..Self::seeded(seed) }
+        let scenario = Self::seeded(seed);
+        let again = format!("{} --unheard", scenario.again);
+        let (unheard, reads) = if seed.is_multiple_of(2) { (333, 0) } else { (0, 600) };
+        Self { faults: Faults { unheard, reads, ..Faults::default() }, again, ..scenario }
     }
 
     /// Whether nothing goes wrong that could keep a hold from being settled, or given back.
     pub(crate) fn is_faultless(&self) -> bool {
-        Faults { unheard: 0, ..self.faults } == Faults::default() && self.execution.is_none()
+        Faults { unheard: 0, reads: 0, ..self.faults } == Faults::default() && self.execution.is_none()
     }
 
     /// One tenant, a stream, a whole answer and embeddings, in which the process that serves them dies at its `request`-th
@@ -323,7 +334,8 @@ impl Scenario {
         let start = Period::of(1_795_176_000_000).end() - 6_000;
         let (tenants, events) = (vec!["small"], vec![]);
         let execution = Some((request, after));
-        Self { seed: 0, start, tenants, shards: None, calls, events, faults: Faults::default(), skew: 0, execution }
+        let (again, faults) = (format!("Scenario::execution({request}, {after})"), Faults::default());
+        Self { seed: 0, again, start, tenants, shards: None, calls, events, faults, skew: 0, execution }
     }
 }
 

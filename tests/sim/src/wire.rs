@@ -69,7 +69,7 @@ async fn send(process: &Arc<Process>, operation: &str, body: Vec<u8>) -> Result<
     }
     let faults = world.scenario.faults;
     let writes = !matches!(operation, "GetItem" | "Query" | "TransactGetItems");
-    if world.happens(faults.before) {
+    if world.happens(faults.before) || (!writes && world.happens(faults.reads)) {
         world.note(|| format!("{} {operation}: no connection", process.name));
         return Err(ConnectorError::io("simulated: no connection".into()));
     }

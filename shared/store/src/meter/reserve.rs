@@ -10,7 +10,8 @@ use aws_sdk_dynamodb::{
 use tenantry_domain::{
     Amounts, Feature, Millis, Period, RequestId, Resource,
     budget::Ceiling,
-    metering::{Demand, Hold, Meter, Refusal},
+    metering::{Allowances, Demand, Hold, Meter, Refusal},
+    plans::Limit,
     sharding,
 };
 
@@ -275,7 +276,14 @@ impl Store {
             let mut writes = vec![TransactWriteItem::builder().update(build(meter.build())?).build()];
             writes.extend(self.take_from_budgets(scope, within, hold, now)?);
             return match self.transact_apart(writes).await? {
-                Transacted::Done => self.stored_shard(scope, shard).await.map(Ok),
+                Transacted::Done => Ok(Ok(match self.stored_shard(scope, shard).await {
+                    Ok(meter) => meter,
+                    // It is held, whether or not somebody can be told exactly what is left.
+                    Err(error) => {
+                        tracing::warn!(%request, %error, "what is left after a reservation is a guess");
+                        after(guess, request, hold, now)
+                    }
+                })),
                 Transacted::Refused(reasons) if reasons[0] => self.stored_shard(scope, shard).await.map(Err),
                 // Another call was quicker to take from a budget.
                 Transacted::Refused(_) => Err(StoreError::Contention),
@@ -320,6 +328,20 @@ struct Attempt<'a> {
     within: &'a [Within<'a>],
     feature: Option<&'a Feature>,
     now: Millis,
+}
+
+/// The meter with the hold, as it must be at least if it was as `guess` has it.
+fn after(guess: &Meter, request: &RequestId, hold: &Hold, now: Millis) -> Meter {
+    let taken = hold.taken();
+    let mut meter = guess.clone();
+    meter.left = Allowances::from_fn(|resource| match guess.left.get(resource) {
+        Limit::Of(left) => Limit::Of(left.saturating_sub(taken.get(resource))),
+        Limit::Unlimited => Limit::Unlimited,
+    });
+    meter.credits = guess.credits.saturating_sub(hold.credits);
+    meter.ready_at = guess.rate.advance(guess.ready_at, now);
+    meter.holds.insert(request.clone(), hold.clone());
+    meter
 }
 
 fn new_hold(guess: &Meter, shard: u8, demand: &Demand, ceilings: &[Ceiling], now: Millis, hold_for: Millis) -> Hold {
