@@ -72,9 +72,8 @@ pub(super) async fn scripted(script: impl IntoIterator<Item = Reply>) -> (Stripe
                 }
             }
         }
-        // Nobody is served after the end; those who hang stay.
-        drop(listener);
-        std::future::pending::<()>().await;
+        // Nobody is served after the end; those who hang stay. The port is kept, or another's server might answer there.
+        while listener.accept().await.is_ok() {}
         drop(open);
     });
     (Stripe::new(settings).unwrap(), log)
